@@ -1,0 +1,93 @@
+"""The measuring process: one loop, one job, one line of JSON on standard output.
+
+    child.py describe LOOP
+    child.py scheduling LOOP SCENARIO OPERATIONS REPETITIONS
+    child.py serve LOOP SERVER MESSAGE_BYTES
+
+Every cell of every round gets a process of its own, so no loop inherits another's heap, threads or
+warm caches. `serve` runs until it is killed. Failures leave by exception: the runner puts the last
+line of standard error in the cell.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import time
+from typing import Any, cast
+
+from loops import Candidate, candidate
+from scheduling import SCENARIOS, Scenario
+from servers import SERVERS
+
+
+def describe(chosen: Candidate) -> dict[str, Any]:
+    """Say which version and driver this loop has here."""
+    loop = chosen.new_loop()
+    try:
+        driver = chosen.driver(loop)
+    finally:
+        loop.close()
+    if chosen.wanted_driver not in (None, driver):
+        raise RuntimeError(f"the driver is {driver}, although {chosen.wanted_driver} was asked for")
+    return {"version": chosen.version(), "driver": driver, "build": chosen.build()}
+
+
+async def measure(scenario: Scenario, operations: int, repetitions: int) -> dict[str, Any]:
+    """Time a scenario after one warm-up, by both clocks; the best repetition is the least disturbed one."""
+    wall: list[float] = []
+    cpu: list[float] = []
+    await scenario(operations)
+    for _ in range(repetitions):
+        gc.collect()
+        cpu_start = time.process_time_ns()
+        wall_start = time.perf_counter_ns()
+        await scenario(operations)
+        wall.append((time.perf_counter_ns() - wall_start) / operations)
+        cpu.append((time.process_time_ns() - cpu_start) / operations)
+    return {"wall_ns": min(wall), "cpu_ns": min(cpu), "wall_repetitions_ns": wall, "cpu_repetitions_ns": cpu}
+
+
+def schedule(chosen: Candidate, scenario: str, operations: int, repetitions: int) -> dict[str, Any]:
+    """Run a scheduling scenario on a fresh loop."""
+    loop = chosen.new_loop()
+    try:
+        return loop.run_until_complete(measure(SCENARIOS[scenario], operations, repetitions))
+    finally:
+        loop.close()
+
+
+def serve(chosen: Candidate, server: str, message_bytes: int) -> None:
+    """Start an echo server, announce its port, and run until killed."""
+    loop = chosen.new_loop()
+    asyncio.set_event_loop(loop)
+    running = loop.run_until_complete(SERVERS[server](message_bytes))
+    announce({"port": cast(asyncio.Server, running).sockets[0].getsockname()[1]})
+    loop.run_forever()
+
+
+def announce(result: dict[str, Any]) -> None:
+    """Print a line of JSON at once."""
+    print(json.dumps(result, default=str), flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Do the one job that is asked for."""
+    cores = os.environ.get("BENCHMARK_CORES")
+    if cores:
+        # Before the loop is made: its threads inherit the affinity.
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+    match arguments:
+        case ["describe", name]:
+            announce(describe(candidate(name)))
+        case ["scheduling", name, scenario, operations, repetitions]:
+            announce(schedule(candidate(name), scenario, int(operations), int(repetitions)))
+        case ["serve", name, server, message_bytes]:
+            serve(candidate(name), server, int(message_bytes))
+        case _:
+            raise SystemExit(f"unknown job {arguments}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,76 @@
+"""The machine a run happens on: what it is, which cores are used, and the load generator's binary.
+
+Results mean little without it, so a description goes into every file.
+"""
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES_WANTED = 65_536
+
+
+def cores() -> tuple[int | None, int | None]:
+    """Choose a core for the measured process and another for the load generator, if there are two."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
+
+
+def processor() -> str:
+    """Name the processor as the kernel does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def describe() -> dict[str, Any]:
+    """Describe hardware, kernel and interpreter."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "measured_core": cores()[0],
+        "generator_core": cores()[1],
+        "load_average_before": list(os.getloadavg()),
+    }
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files, which children inherit: a thousand connections need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def build_load_generator() -> Path:
+    """Build the load generator with Cargo and return its binary; a second call costs nothing."""
+    cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
+    if cargo is None:
+        raise SystemExit("cargo is needed to build the load generator: see https://rustup.rs")
+    command = [cargo, "build", "--release", "--package", "load-generator"]
+    built = subprocess.run(
+        [*command, "--message-format", "json-render-diagnostics"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        raise SystemExit("the load generator does not build: see above")
+    for message in map(json.loads, built.stdout.splitlines()):
+        if message.get("executable") and message["target"]["name"] == "load-generator":
+            return Path(message["executable"])
+    print(built.stdout, file=sys.stderr)
+    raise SystemExit("cargo built no load generator")

@@ -1,0 +1,226 @@
+//! The syscalls, each once.
+//!
+//! Safe functions over raw descriptors, for the backends and for hosts that act at once instead of
+//! submitting an operation. Each is named by what it does and cites its manual page; errors are
+//! `std::io::Error` with the errno untouched. A call that a signal interrupted is made again.
+//!
+//! # Invariants
+//! A number that is not open is an ordinary `EBADF`, never undefined behaviour: no function here
+//! closes a descriptor or keeps one.
+
+#![expect(unsafe_code, reason = "raw descriptors become borrowed or owned ones here and nowhere else")]
+
+use std::io::{self, IoSlice};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::event::EventfdFlags;
+use rustix::fs::{FileType, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+use rustix::time::ClockId;
+
+use crate::SocketAddrAny;
+
+/// Receives into `memory`; zero is end of file (recv(2), without blocking).
+pub fn receive(socket: RawFd, memory: &mut [u8]) -> io::Result<usize> {
+    let socket = borrow(socket)?;
+    let (length, _) = retry_on_intr(|| rustix::net::recv(socket, &mut *memory, RecvFlags::DONTWAIT))?;
+    Ok(length)
+}
+
+/// Receives one datagram and its source (recvfrom(2), without blocking).
+pub fn receive_message(socket: RawFd, memory: &mut [u8]) -> io::Result<(usize, Option<SocketAddrAny>)> {
+    let socket = borrow(socket)?;
+    let (length, _, source) =
+        retry_on_intr(|| rustix::net::recvfrom(socket, &mut *memory, RecvFlags::DONTWAIT))?;
+    Ok((length, source))
+}
+
+/// Sends some of `bytes` (send(2), without blocking and without SIGPIPE).
+pub fn send(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let socket = borrow(socket)?;
+    Ok(retry_on_intr(|| rustix::net::send(socket, bytes, SEND_FLAGS))?)
+}
+
+/// Sends some of `pieces`, in order (sendmsg(2), without blocking and without SIGPIPE).
+pub fn send_vectored(socket: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let socket = borrow(socket)?;
+    let mut control = rustix::net::SendAncillaryBuffer::default();
+    Ok(retry_on_intr(|| rustix::net::sendmsg(socket, pieces, &mut control, SEND_FLAGS))?)
+}
+
+/// Sends one datagram, to the connected peer or to `destination` (sendto(2), without blocking).
+pub fn send_message(socket: RawFd, bytes: &[u8], destination: Option<&SocketAddrAny>) -> io::Result<usize> {
+    let socket = borrow(socket)?;
+    Ok(retry_on_intr(|| match destination {
+        Some(address) => rustix::net::sendto(socket, bytes, SEND_FLAGS, address),
+        None => rustix::net::send(socket, bytes, SEND_FLAGS),
+    })?)
+}
+
+/// Reads (read(2)); zero is end of file. Blocks if the descriptor does.
+pub fn read(descriptor: RawFd, memory: &mut [u8]) -> io::Result<usize> {
+    let descriptor = borrow(descriptor)?;
+    Ok(retry_on_intr(|| rustix::io::read(descriptor, &mut *memory))?)
+}
+
+/// Writes some of `bytes` (write(2)). Blocks if the descriptor does.
+pub fn write(descriptor: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let descriptor = borrow(descriptor)?;
+    Ok(retry_on_intr(|| rustix::io::write(descriptor, bytes))?)
+}
+
+/// Writes some of `pieces`, in order (writev(2)). Blocks if the descriptor does.
+pub fn write_vectored(descriptor: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let descriptor = borrow(descriptor)?;
+    Ok(retry_on_intr(|| rustix::io::writev(descriptor, pieces))?)
+}
+
+/// Starts to connect (connect(2)). `EINPROGRESS` says that writability will tell the rest.
+pub fn connect(socket: RawFd, address: &SocketAddrAny) -> io::Result<()> {
+    // Not retried: an interrupted connect goes on by itself, connect(2).
+    Ok(rustix::net::connect(borrow(socket)?, address)?)
+}
+
+/// Takes one connection off the queue, non-blocking and close-on-exec (accept4(2)).
+pub fn accept(listener: RawFd) -> io::Result<OwnedFd> {
+    let listener = borrow(listener)?;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(retry_on_intr(|| rustix::net::accept_with(listener, flags))?)
+}
+
+/// Takes the socket's pending error (SO_ERROR, socket(7)): how a connect ended.
+pub fn take_socket_error(socket: RawFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::socket_error(borrow(socket)?)??)
+}
+
+/// Ends the sending half (shutdown(2)).
+pub fn shutdown_write(socket: RawFd) -> io::Result<()> {
+    Ok(rustix::net::shutdown(borrow(socket)?, Shutdown::Write)?)
+}
+
+/// The address of the peer, where there is one (getpeername(2)).
+pub fn peer_name(socket: RawFd) -> io::Result<Option<SocketAddrAny>> {
+    Ok(rustix::net::getpeername(borrow(socket)?)?)
+}
+
+/// The socket's own address (getsockname(2)).
+pub fn local_name(socket: RawFd) -> io::Result<SocketAddrAny> {
+    Ok(rustix::net::getsockname(borrow(socket)?)?)
+}
+
+/// Makes calls on the descriptor return instead of block (fcntl(2), O_NONBLOCK).
+pub fn set_nonblocking(descriptor: RawFd) -> io::Result<()> {
+    let descriptor = borrow(descriptor)?;
+    let flags = rustix::fs::fcntl_getfl(descriptor)?;
+    Ok(rustix::fs::fcntl_setfl(descriptor, flags | OFlags::NONBLOCK)?)
+}
+
+/// Sends every write at once, or gathers small ones (TCP_NODELAY, tcp(7)).
+pub fn set_nodelay(socket: RawFd, enabled: bool) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_tcp_nodelay(borrow(socket)?, enabled)?)
+}
+
+/// Whether a descriptor is a pipe, a socket or a character device: what pipe transports can serve
+/// (fstat(2)).
+pub fn is_pipe_like(descriptor: RawFd) -> io::Result<bool> {
+    let status = rustix::fs::fstat(borrow(descriptor)?)?;
+    let kind = FileType::from_raw_mode(status.st_mode);
+    Ok(matches!(kind, FileType::Fifo | FileType::Socket | FileType::CharacterDevice))
+}
+
+/// Whether a descriptor is a character device, such as a terminal (fstat(2)).
+pub fn is_character_device(descriptor: RawFd) -> io::Result<bool> {
+    let status = rustix::fs::fstat(borrow(descriptor)?)?;
+    Ok(FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice)
+}
+
+/// Whether a call failed for want of descriptors or memory, so that it may succeed later (the errors
+/// that accept(2) lists).
+pub fn is_out_of_resources(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
+}
+
+/// Whether an accept failed for the one connection only, so that the next may be accepted at once
+/// (accept(2): errors that are pending on the new socket).
+pub fn is_lost_connection(error: &io::Error) -> bool {
+    let lost = [
+        Errno::CONNABORTED,
+        Errno::PROTO,
+        Errno::NETDOWN,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NETUNREACH,
+        Errno::INTR,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC (clock_gettime(2)). For hosts: the driver itself reads no clock.
+pub fn monotonic_now() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    // The clock counts from boot, so neither part is negative.
+    now.tv_sec as u64 * NANOSECONDS_PER_SECOND + now.tv_nsec as u64
+}
+
+/// Refuses what can never become unready: regular files and directories, with epoll's own error
+/// (EPERM, epoll_ctl(2)), so that every backend answers alike.
+pub(crate) fn check_pollable(descriptor: RawFd) -> io::Result<()> {
+    let status = rustix::fs::fstat(borrow(descriptor)?)?;
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile | FileType::Directory => Err(Errno::PERM.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A counter that can be polled (eventfd(2)).
+pub(crate) fn event_counter() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Borrows a descriptor for one call.
+pub(crate) fn borrow(descriptor: RawFd) -> io::Result<BorrowedFd<'static>> {
+    if descriptor < 0 {
+        return Err(Errno::BADF.into());
+    }
+    // SAFETY: not negative. The borrow ends with the one call it is made for; clause 8 of the
+    // contract keeps the descriptor open meanwhile, and a closed one merely answers EBADF.
+    Ok(unsafe { BorrowedFd::borrow_raw(descriptor) })
+}
+
+/// Takes ownership of a descriptor that the kernel has just made for us.
+pub(crate) fn own(descriptor: RawFd) -> OwnedFd {
+    assert!(descriptor >= 0, "the kernel made descriptor {descriptor}");
+    // SAFETY: the caller got it from a completed accept, so it is open and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// Whether a call should be made again once the descriptor is ready.
+pub(crate) fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_accept_is_over_for_want_of_resources_or_for_one_connection() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            let error = io::Error::from(errno);
+            assert!(is_out_of_resources(&error) && !is_lost_connection(&error), "{error}");
+        }
+        for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::HOSTUNREACH] {
+            let error = io::Error::from(errno);
+            assert!(is_lost_connection(&error) && !is_out_of_resources(&error), "{error}");
+        }
+        for errno in [Errno::BADF, Errno::INVAL, Errno::NOTSOCK] {
+            let error = io::Error::from(errno);
+            assert!(!is_lost_connection(&error) && !is_out_of_resources(&error), "{error}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The closed list of things that a turn can run.
+
+use std::os::fd::OwnedFd;
+
+use pyo3::PyTraverseError;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+
+use crate::event_loop::EventLoop;
+use crate::event_loop::servers::Listener;
+use crate::ffi::collector::{look_through, show_if_shared};
+use crate::ffi::{call, context};
+use crate::handle::{Handle, TimerHandle};
+use crate::transports::stream::{Event, StreamTransport};
+
+/// One entry of the ready queue, moved by value.
+pub enum Callback {
+    /// What `call_soon` or a watcher was given.
+    Handle(Py<Handle>),
+    /// A timer that expired.
+    Timer(Py<TimerHandle>),
+    /// A timer that another thread set, to be entered into the heap.
+    SetTimer(Py<TimerHandle>),
+    /// A step of a C task.
+    TaskStep {
+        /// The step, called without arguments.
+        step: Py<PyAny>,
+        /// The task's context.
+        context: Py<PyAny>,
+    },
+    /// A wake-up of a C task.
+    TaskWakeup {
+        /// The task's bound method.
+        wakeup: Py<PyAny>,
+        /// The future that is done.
+        future: Py<PyAny>,
+        /// The task's context.
+        context: Py<PyAny>,
+    },
+    /// Something happened to a transport.
+    Transport(Py<StreamTransport>, Event),
+    /// A server got a connection.
+    Accepted(Py<Listener>, OwnedFd),
+    /// A server cannot accept for now.
+    AcceptFailed(Py<Listener>, std::io::Error),
+}
+
+impl Callback {
+    /// Run it. An error is one that must end the loop: KeyboardInterrupt, SystemExit and the like.
+    pub fn run(self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let py = event_loop.py();
+        match self {
+            Self::Handle(handle) => Handle::run(handle.bind(py), event_loop),
+            Self::Timer(handle) => TimerHandle::run(handle.bind(py), event_loop),
+            Self::SetTimer(handle) => {
+                EventLoop::schedule_timer(event_loop, handle);
+                Ok(())
+            }
+            Self::TaskStep { step, context } => {
+                let result = context::run_in(context.bind_borrowed(py), || {
+                    call::call(step.bind_borrowed(py), &[]).map(drop)
+                });
+                result.or_else(|error| EventLoop::report_task_error(event_loop, error, &step))
+            }
+            Self::TaskWakeup { wakeup, future, context } => {
+                let result = context::run_in(context.bind_borrowed(py), || {
+                    call::call(wakeup.bind_borrowed(py), std::slice::from_ref(&future)).map(drop)
+                });
+                result.or_else(|error| EventLoop::report_task_error(event_loop, error, &wakeup))
+            }
+            Self::Transport(transport, event) => StreamTransport::handle_event(transport.bind(py), event),
+            Self::Accepted(listener, connection) => Listener::handle_accepted(listener.bind(py), connection),
+            Self::AcceptFailed(listener, error) => Listener::handle_failure(listener.bind(py), error),
+        }
+    }
+
+    /// Show the garbage collector what this entry keeps alive.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Handle(handle) => {
+                visit.call(handle)?;
+                look_through(handle, |handle| handle.record().traverse(visit))
+            }
+            Self::Timer(handle) | Self::SetTimer(handle) => {
+                visit.call(handle)?;
+                look_through(handle, |handle| handle.record().traverse(visit))
+            }
+            Self::TaskStep { step, context } => {
+                visit.call(step)?;
+                visit.call(context)
+            }
+            Self::TaskWakeup { wakeup, future, context } => {
+                visit.call(wakeup)?;
+                visit.call(future)?;
+                visit.call(context)
+            }
+            Self::Transport(transport, _) => visit.call(transport),
+            Self::Accepted(listener, _) | Self::AcceptFailed(listener, _) => visit.call(listener),
+        }
+    }
+
+    /// An entry that will not run leaves the queue: let the collector see what of it is held elsewhere.
+    pub fn forget(self, py: Python<'_>) {
+        match &self {
+            Self::Handle(handle) => show_if_shared(handle.bind(py)),
+            Self::Timer(handle) | Self::SetTimer(handle) => show_if_shared(handle.bind(py)),
+            _ => {}
+        }
+    }
+
+    /// Whether the user has a handle of it.
+    pub fn is_handle(&self) -> bool {
+        matches!(self, Self::Handle(_) | Self::Timer(_))
+    }
+
+    /// The object that stands for this entry in reports about slow callbacks.
+    pub fn describe(&self, py: Python<'_>) -> Py<PyAny> {
+        match self {
+            Self::Handle(handle) => handle.clone_ref(py).into_any(),
+            Self::Timer(handle) | Self::SetTimer(handle) => handle.clone_ref(py).into_any(),
+            Self::TaskStep { step, .. } => step.clone_ref(py),
+            Self::TaskWakeup { wakeup, .. } => wakeup.clone_ref(py),
+            Self::Transport(transport, _) => transport.clone_ref(py).into_any(),
+            Self::Accepted(listener, _) | Self::AcceptFailed(listener, _) => {
+                listener.clone_ref(py).into_any()
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Conversions between Rust's and Python's values.
+
+pub mod address;

@@ -1,0 +1,207 @@
+//! What belongs to the thread that runs the loop: the Rust runtime and the Python half's queue, timers and
+//! interests.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use aioxide_driver::{Completion, Op, Options, Outcome, Submitted, Token};
+use aioxide_runtime::{Deadline, Queue, Runtime, Timers};
+use pyo3::PyTraverseError;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+
+use super::interests::{Interest, Interests};
+use super::watchers::Watchers;
+use crate::callback::Callback;
+use crate::ffi::collector::look_through;
+use crate::handle::TimerHandle;
+use crate::transports::scratch::Scratch;
+use crate::transports::stream::{Event, StreamTransport};
+
+/// The loop's own state. See [`EventLoop::with_core`](super::EventLoop::with_core) for the rule of access.
+pub struct Core {
+    /// The Rust half, and the driver in it.
+    pub runtime: Rc<Runtime>,
+    /// Callbacks that are ready to run.
+    pub ready: Queue<Callback>,
+    /// Mail on its way from the inbox to the ready queue.
+    pub mail: Vec<Callback>,
+    /// Callbacks that wait for their time.
+    pub timers: Timers<Py<TimerHandle>>,
+    /// Who waits for which operation.
+    pub interests: Interests,
+    /// The tokens of `add_reader` and `add_writer` by descriptor.
+    pub watchers: HashMap<RawFd, Watchers>,
+    /// The tokens of listening sockets by descriptor.
+    pub listeners: HashMap<RawFd, Token>,
+    /// Transports with writes that leave at the end of the turn.
+    pub unflushed: Vec<Py<StreamTransport>>,
+    /// Memory for direct reads.
+    pub scratch: Scratch,
+}
+
+/// What a loop held when it was closed.
+pub struct Contents {
+    callbacks: Vec<Callback>,
+    _interests: Vec<Interest>,
+    _unflushed: Vec<Py<StreamTransport>>,
+}
+
+impl Contents {
+    /// Let go of everything.
+    pub fn forget(self, py: Python<'_>) {
+        for callback in self.callbacks {
+            callback.forget(py);
+        }
+    }
+}
+
+/// What became of an operation that was handed to the driver.
+#[must_use]
+pub enum Submission {
+    /// The interest gets completions of this token.
+    Pending(Token),
+    /// It was answered at once, and there is no more interest in it.
+    Done(Outcome, Option<Interest>),
+}
+
+impl Core {
+    /// Open the driver and make empty containers.
+    pub fn open(options: &Options) -> io::Result<Self> {
+        Ok(Self {
+            runtime: Rc::new(Runtime::new(options)?),
+            ready: Queue::new(),
+            mail: Vec::new(),
+            timers: Timers::new(),
+            interests: Interests::default(),
+            watchers: HashMap::new(),
+            listeners: HashMap::new(),
+            unflushed: Vec::new(),
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// Submit an operation for `interest`.
+    pub fn submit(&mut self, op: Op, interest: Interest) -> Submission {
+        let token = self.interests.insert(interest);
+        match self.runtime.with_driver(|driver| driver.submit(op, token)) {
+            Submitted::Pending => Submission::Pending(token),
+            Submitted::Done(outcome) => Submission::Done(outcome, self.interests.remove(token)),
+        }
+    }
+
+    /// Cancel an operation and lose interest in it; its completion is dropped when it comes.
+    #[must_use]
+    pub fn cancel(&mut self, token: Token) -> Option<Interest> {
+        self.runtime.with_driver(|driver| driver.cancel(token));
+        self.interests.remove(token)
+    }
+
+    /// Cancel an operation whose last completions are still wanted.
+    pub fn cancel_and_wait(&mut self, token: Token) {
+        self.runtime.with_driver(|driver| driver.cancel(token));
+    }
+
+    /// Move the callbacks of a completion to the ready queue. Returns what is no longer needed, to be
+    /// dropped after the cell is closed.
+    #[must_use]
+    pub fn collect(&mut self, py: Python<'_>, completion: Completion) -> Option<Interest> {
+        let Completion { token, outcome, more } = completion;
+        let callback = match self.interests.find(token)? {
+            Interest::Watcher(handle) => match outcome {
+                Outcome::Cancelled => None,
+                _ => Some(Callback::Handle(handle.clone_ref(py))),
+            },
+            Interest::Reading(transport) => {
+                let event = match outcome {
+                    Outcome::Received(buffer) => Event::Received { buffer, last: !more },
+                    Outcome::Ready => Event::ReadReady,
+                    Outcome::Failed(error) => Event::ReadFailed(error),
+                    _ => Event::ReadingEnded,
+                };
+                Some(Callback::Transport(transport.clone_ref(py), event))
+            }
+            Interest::Writing(transport) => {
+                let event = match outcome {
+                    Outcome::Sent { buffer, length } => Event::Sent { buffer, length },
+                    Outcome::Ready => Event::WriteReady,
+                    Outcome::Failed(error) => Event::WriteFailed(error),
+                    _ => Event::WritingEnded,
+                };
+                Some(Callback::Transport(transport.clone_ref(py), event))
+            }
+            Interest::Listener(listener) => match outcome {
+                Outcome::Accepted(connection) => Some(Callback::Accepted(listener.clone_ref(py), connection)),
+                Outcome::Failed(error) => Some(Callback::AcceptFailed(listener.clone_ref(py), error)),
+                _ => None,
+            },
+        };
+        if let Some(callback) = callback {
+            self.ready.push(callback);
+        }
+        if more { None } else { self.interests.remove(token) }
+    }
+
+    /// The earlier of the two halves' deadlines.
+    pub fn next_deadline(&mut self) -> Option<Deadline> {
+        match (self.timers.next_deadline(), self.runtime.next_deadline()) {
+            (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
+            (ours, theirs) => ours.or(theirs),
+        }
+    }
+
+    /// The objects that stand for the callbacks in the ready queue.
+    pub fn describe_ready(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        let mut described = Vec::with_capacity(self.ready.len());
+        self.ready.for_each(|callback| described.push(callback.describe(py)));
+        described
+    }
+
+    /// The timers in the heap, in no order.
+    pub fn describe_timers(&self, py: Python<'_>) -> Vec<Py<TimerHandle>> {
+        let mut timers = Vec::with_capacity(self.timers.len());
+        self.timers.for_each(|handle| timers.push(handle.clone_ref(py)));
+        timers
+    }
+
+    /// Take out every Python object, to be dropped after the cell is closed.
+    #[must_use]
+    pub fn take_contents(&mut self) -> Contents {
+        self.watchers.clear();
+        self.listeners.clear();
+        let timers = self.timers.clear().map(Callback::Timer);
+        Contents {
+            callbacks: self.ready.clear().chain(timers).collect(),
+            _interests: self.interests.clear(),
+            _unflushed: std::mem::take(&mut self.unflushed),
+        }
+    }
+
+    /// Show the garbage collector what the containers keep alive.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let mut result = Ok(());
+        let mut keep = |visited: Result<(), PyTraverseError>| {
+            if result.is_ok() {
+                result = visited;
+            }
+        };
+        self.ready.for_each(|callback| keep(callback.traverse(visit)));
+        self.timers.for_each(|handle| {
+            keep(visit.call(handle));
+            keep(look_through(handle, |handle| handle.record().traverse(visit)));
+        });
+        for interest in self.interests.iter() {
+            keep(match interest {
+                Interest::Watcher(handle) => visit.call(handle),
+                Interest::Reading(transport) | Interest::Writing(transport) => visit.call(transport),
+                Interest::Listener(listener) => visit.call(listener),
+            });
+        }
+        for transport in &self.unflushed {
+            keep(visit.call(transport));
+        }
+        result
+    }
+}

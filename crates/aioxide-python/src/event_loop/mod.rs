@@ -1,0 +1,407 @@
+//! `aioxide._rust.EventLoop`: the native half of the event loop. This file is its menu; the chapters are
+//! those of asyncio's documentation of the event loop.
+//!
+//! The Python class `aioxide.EventLoop` joins it to `asyncio.BaseEventLoop`, the documented base for
+//! other people's loops, which contributes what runs once per connection, server or process.
+//!
+//! # Invariants
+//! - `core` is touched through [`EventLoop::with_core`] only (see [`LoopCell`]).
+//! - What other threads may do goes through `inbox` and `waker` and nowhere else.
+
+mod core;
+mod interests;
+mod lifecycle;
+mod scheduling;
+pub mod servers;
+mod turn;
+mod watchers;
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aioxide_driver::Waker;
+use aioxide_runtime::Inbox;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::{Borrowed, PyTraverseError, intern};
+
+pub use self::core::{Core, Submission};
+pub use self::interests::Interest;
+pub use self::lifecycle::build_info;
+use self::servers::Listener;
+use crate::callback::Callback;
+use crate::ffi::method::add_method;
+use crate::handle::{Handle, TimerHandle, ends_the_loop};
+use crate::loop_cell::{LoopCell, Refused};
+use crate::transports::stream::{Kind, StreamTransport};
+
+/// The native half of the event loop.
+#[pyclass(module = "aioxide._rust", subclass, frozen, weakref)]
+pub struct EventLoop {
+    /// What the running thread owns; `None` once the loop is closed.
+    core: LoopCell<Option<Core>>,
+    /// What other threads hand in.
+    inbox: Inbox<Callback>,
+    /// Ends the driver's wait. `None` once the loop is closed: it would keep a descriptor open.
+    waker: Mutex<Option<Waker>>,
+    /// Name of the driver's backend and the reason for it.
+    driver: (String, String),
+    /// Whether the kernel itself completes operations, so that handing them over in batches pays.
+    completion_based: bool,
+    /// Descriptors that live transports use, and whether the transport is open still. Not of the core: the
+    /// collector may drop a forgotten transport on any thread.
+    transports: Mutex<HashMap<RawFd, bool>>,
+    closed: AtomicBool,
+    stopping: AtomicBool,
+    debug: AtomicBool,
+    /// Seconds, as the bits of an f64.
+    slow_callback_duration: AtomicU64,
+    task_factory: Mutex<Option<Py<PyAny>>>,
+    has_task_factory: AtomicBool,
+}
+
+impl EventLoop {
+    /// Whether debug mode is on.
+    pub fn debug(&self) -> bool {
+        self.debug.load(Ordering::Relaxed)
+    }
+
+    /// Whether this thread runs the loop.
+    pub fn is_running_here(&self) -> bool {
+        self.core.is_owner()
+    }
+
+    /// Refuse, before anything is changed, what only the thread that runs the loop may do.
+    pub fn check_thread(&self) -> PyResult<()> {
+        if self.core.is_foreign() { Err(self.refusal(Refused::OtherThread)) } else { Ok(()) }
+    }
+
+    /// Whether the driver completes operations in the kernel (io_uring) rather than watching readiness.
+    pub fn is_completion_based(&self) -> bool {
+        self.completion_based
+    }
+
+    /// Open the loop's own state for `body`, which must neither call Python nor drop a Python object.
+    ///
+    /// RuntimeError where the loop is closed or another thread runs it.
+    pub fn with_core<R>(&self, body: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
+        match self.core.with(|core| core.as_mut().map(body)) {
+            Ok(Some(result)) => Ok(result),
+            Ok(None) => Err(PyRuntimeError::new_err("Event loop is closed")),
+            Err(refused) => Err(self.refusal(refused)),
+        }
+    }
+
+    /// The exception for a cell that could not be opened.
+    fn refusal(&self, refused: Refused) -> PyErr {
+        PyRuntimeError::new_err(match refused {
+            Refused::OtherThread => {
+                "Non-thread-safe operation invoked on an event loop other than the current one"
+            }
+            Refused::AlreadyOpen => "aioxide's event loop was entered twice; please report this as a bug",
+        })
+    }
+
+    /// The descriptors that live transports use.
+    pub fn transports(&self) -> MutexGuard<'_, HashMap<RawFd, bool>> {
+        self.transports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// End the wait of the thread that runs the loop.
+    pub fn wake(&self) {
+        if let Ok(waker) = self.waker.lock()
+            && let Some(waker) = &*waker
+        {
+            waker.wake();
+        }
+    }
+
+    /// Hand a report to the loop's exception handler.
+    pub fn report(event_loop: &Bound<'_, Self>, report: Bound<'_, PyDict>) -> PyResult<()> {
+        event_loop.call_method1(intern!(event_loop.py(), "call_exception_handler"), (report,))?;
+        Ok(())
+    }
+
+    /// Report an exception with a message and what it concerns; lets through what must end the loop.
+    pub fn report_error(
+        event_loop: &Bound<'_, Self>,
+        message: &str,
+        error: PyErr,
+        concerning: &[(&str, &Bound<'_, PyAny>)],
+    ) -> PyResult<()> {
+        if ends_the_loop(event_loop.py(), &error) {
+            return Err(error);
+        }
+        let report = PyDict::new(event_loop.py());
+        report.set_item("message", message)?;
+        report.set_item("exception", error)?;
+        for (name, value) in concerning {
+            report.set_item(name, value)?;
+        }
+        Self::report(event_loop, report)
+    }
+
+    /// Report what a task's step or wake-up raised. The task keeps its own exceptions, so this is
+    /// KeyboardInterrupt, SystemExit or a context that could not be entered.
+    pub fn report_task_error(
+        event_loop: &Bound<'_, Self>,
+        error: PyErr,
+        callback: &Py<PyAny>,
+    ) -> PyResult<()> {
+        let message = format!("Exception in callback {}", callback.bind(event_loop.py()).repr()?);
+        Self::report_error(event_loop, &message, error, &[])
+    }
+
+    /// Add the methods that are called too often for PyO3's argument parsing.
+    pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
+        add_method::<scheduling::CallSoon>(class)?;
+        add_method::<scheduling::CallSoonThreadsafe>(class)?;
+        add_method::<scheduling::CallLater>(class)?;
+        add_method::<scheduling::CallAt>(class)?;
+        add_method::<scheduling::CreateFuture>(class)?;
+        add_method::<scheduling::CreateTask>(class)
+    }
+}
+
+#[pymethods]
+impl EventLoop {
+    #[new]
+    #[pyo3(signature = (driver=None))]
+    fn new(py: Python<'_>, driver: Option<&str>) -> PyResult<Self> {
+        lifecycle::open(py, driver)
+    }
+
+    // Running and stopping the loop.
+
+    /// Take turns until stop() is called or a callback raises what must end the loop.
+    fn _run_turns(slf: &Bound<'_, Self>) -> PyResult<()> {
+        turn::run_turns(slf)
+    }
+
+    /// Stop the event loop after the current turn.
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Return whether the event loop is running.
+    pub fn is_running(&self) -> bool {
+        self.core.is_owner() || self.core.is_foreign()
+    }
+
+    /// Return whether the event loop was closed.
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn _check_closed(&self) -> PyResult<()> {
+        if self.is_closed() { Err(PyRuntimeError::new_err("Event loop is closed")) } else { Ok(()) }
+    }
+
+    /// Let go of everything native. Idempotent.
+    fn _close_native(slf: &Bound<'_, Self>) -> PyResult<()> {
+        lifecycle::close(slf)
+    }
+
+    /// Return the name of the driver in use and why it was chosen.
+    fn _driver(&self) -> (&str, &str) {
+        (&self.driver.0, &self.driver.1)
+    }
+
+    /// Return how many of each native thing are alive.
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        lifecycle::statistics(self, py)
+    }
+
+    /// Take a single turn without sleeping.
+    fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.get().is_running() {
+            return Err(PyRuntimeError::new_err("This event loop is already running"));
+        }
+        slf.get().stop();
+        turn::run_turns(slf)
+    }
+
+    /// What is ready to run, for those who look at asyncio's private queue.
+    #[getter]
+    fn _ready(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        if self.is_closed() {
+            return Ok(Vec::new());
+        }
+        self.with_core(|core| core.describe_ready(py))
+    }
+
+    /// What waits for its time, for those who look at asyncio's private heap.
+    #[getter]
+    fn _scheduled(&self, py: Python<'_>) -> PyResult<Vec<Py<TimerHandle>>> {
+        if self.is_closed() {
+            return Ok(Vec::new());
+        }
+        self.with_core(|core| core.describe_timers(py))
+    }
+
+    /// asyncio.BaseEventLoop sets its own queue, which is not ours.
+    #[setter(_ready)]
+    fn ignore_ready(&self, _queue: &Bound<'_, PyAny>) {}
+
+    /// As for `_ready`.
+    #[setter(_scheduled)]
+    fn ignore_scheduled(&self, _heap: &Bound<'_, PyAny>) {}
+
+    // Scheduling: the fast methods, see `add_fast_methods`.
+
+    /// Return the time of the loop's clock in seconds.
+    fn time(&self) -> f64 {
+        scheduling::now()
+    }
+
+    /// Set the factory that create_task() uses; None for asyncio.Task.
+    #[pyo3(signature = (factory))]
+    fn set_task_factory(&self, factory: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        scheduling::set_task_factory(self, factory)
+    }
+
+    /// Return the factory that create_task() uses, or None.
+    fn get_task_factory(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        scheduling::task_factory(self, py)
+    }
+
+    // Watching descriptors.
+
+    #[pyo3(signature = (descriptor, callback, *arguments))]
+    fn _add_reader(
+        slf: &Bound<'_, Self>,
+        descriptor: RawFd,
+        callback: &Bound<'_, PyAny>,
+        arguments: &Bound<'_, PyTuple>,
+    ) -> PyResult<Py<Handle>> {
+        watchers::add(slf, descriptor, watchers::Direction::Read, callback, arguments)
+    }
+
+    fn _remove_reader(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {
+        watchers::remove(slf, descriptor, watchers::Direction::Read)
+    }
+
+    #[pyo3(signature = (descriptor, callback, *arguments))]
+    fn _add_writer(
+        slf: &Bound<'_, Self>,
+        descriptor: RawFd,
+        callback: &Bound<'_, PyAny>,
+        arguments: &Bound<'_, PyTuple>,
+    ) -> PyResult<Py<Handle>> {
+        watchers::add(slf, descriptor, watchers::Direction::Write, callback, arguments)
+    }
+
+    fn _remove_writer(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {
+        watchers::remove(slf, descriptor, watchers::Direction::Write)
+    }
+
+    /// Return whether an open transport uses the descriptor; that of a closing one may be watched.
+    fn _has_transport(&self, descriptor: RawFd) -> PyResult<bool> {
+        if self.is_closed() {
+            return Ok(false);
+        }
+        Ok(self.transports().get(&descriptor) == Some(&true))
+    }
+
+    // Transports and servers: the hooks that asyncio.BaseEventLoop leaves to its subclasses.
+
+    #[pyo3(signature = (sock, protocol, waiter=None, *, extra=None, server=None))]
+    fn _make_socket_transport(
+        slf: &Bound<'_, Self>,
+        sock: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        waiter: Option<Py<PyAny>>,
+        extra: Option<Bound<'_, PyDict>>,
+        server: Option<Py<PyAny>>,
+    ) -> PyResult<Py<StreamTransport>> {
+        StreamTransport::open(slf, Kind::Socket, sock, protocol, waiter, extra, server)
+    }
+
+    #[pyo3(signature = (pipe, protocol, waiter=None, extra=None))]
+    fn _make_read_pipe_transport(
+        slf: &Bound<'_, Self>,
+        pipe: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        waiter: Option<Py<PyAny>>,
+        extra: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<Py<StreamTransport>> {
+        StreamTransport::open(slf, Kind::ReadPipe, pipe, protocol, waiter, extra, None)
+    }
+
+    #[pyo3(signature = (pipe, protocol, waiter=None, extra=None))]
+    fn _make_write_pipe_transport(
+        slf: &Bound<'_, Self>,
+        pipe: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        waiter: Option<Py<PyAny>>,
+        extra: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<Py<StreamTransport>> {
+        StreamTransport::open(slf, Kind::WritePipe, pipe, protocol, waiter, extra, None)
+    }
+
+    /// Accept connections on a listening socket, for `asyncio.Server`.
+    #[pyo3(signature = (protocol_factory, sock, sslcontext=None, server=None, backlog=100, *_timeouts))]
+    fn _start_serving(
+        slf: &Bound<'_, Self>,
+        protocol_factory: Py<PyAny>,
+        sock: Bound<'_, PyAny>,
+        sslcontext: Option<Py<PyAny>>,
+        server: Option<Py<PyAny>>,
+        backlog: i32,
+        _timeouts: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        if sslcontext.is_some() {
+            return Err(pyo3::exceptions::PyNotImplementedError::new_err("create_server(ssl=...)"));
+        }
+        Listener::start(slf, protocol_factory, sock, server, backlog)
+    }
+
+    /// Stop accepting and close the listening socket.
+    fn _stop_serving(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+        Listener::stop(slf, sock)
+    }
+
+    // Debug mode.
+
+    /// Return whether debug mode is on.
+    fn get_debug(&self) -> bool {
+        self.debug()
+    }
+
+    fn _set_native_debug(&self, enabled: bool) {
+        self.debug.store(enabled, Ordering::Relaxed);
+    }
+
+    fn _set_slow_callback_duration(&self, seconds: f64) {
+        self.slow_callback_duration.store(seconds.to_bits(), Ordering::Relaxed);
+    }
+
+    // Garbage collection.
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(factory) = self.task_factory.try_lock() {
+            visit.call(&*factory)?;
+        }
+        // A cell that is open, or another thread's, keeps its contents alive for this collection.
+        self.core.with(|core| core.as_ref().map_or(Ok(()), |core| core.traverse(&visit))).unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        if let Ok(mut factory) = self.task_factory.lock() {
+            let taken = factory.take();
+            drop(factory);
+            drop(taken);
+        }
+        let contents = self.core.with(|core| core.as_mut().map(Core::take_contents));
+        drop(contents);
+    }
+}
+
+/// A borrowed argument as an owned one.
+pub fn owned(argument: &Borrowed<'_, '_, PyAny>) -> Py<PyAny> {
+    Bound::clone(argument).unbind()
+}

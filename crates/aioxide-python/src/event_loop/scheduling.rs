@@ -1,0 +1,344 @@
+//! Scheduling callbacks, creating futures and tasks (asyncio docs, "Scheduling callbacks", "Creating
+//! Futures and Tasks").
+//!
+//! A task's own callbacks enter the queue without a handle: the C task drops what `call_soon` returns.
+
+use std::ffi::CStr;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+
+use aioxide_driver::sys;
+use aioxide_runtime::Deadline;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use pyo3::{Borrowed, intern};
+
+use super::{EventLoop, owned};
+use crate::callback::Callback;
+use crate::ffi::call::call_with_keywords;
+use crate::ffi::collector::new_hidden;
+use crate::ffi::method::{Arguments, FastMethod};
+use crate::ffi::task_callbacks::{self, Kind};
+use crate::handle::{Handle, Record, TimerHandle};
+use crate::imports::imports;
+
+/// The loop's clock, in seconds: that of `time.monotonic()`.
+pub fn now() -> f64 {
+    sys::monotonic_now() as f64 * 1e-9
+}
+
+/// `call_soon(callback, *args, context=None)`.
+pub struct CallSoon;
+
+impl FastMethod for CallSoon {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"call_soon";
+    const POSITIONAL: &'static [&'static str] = &["callback"];
+    const DOCUMENTATION: &'static CStr = c"call_soon($self, callback, *args, context=None)\n--\n\nArrange for a callback to be called as soon as possible, in FIFO order; return its Handle.";
+
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+        let context = arguments.only_keyword("call_soon", intern!(event_loop.py(), "context"))?;
+        let positional = arguments.at_least("call_soon", 1)?;
+        let (callback, rest) = (positional[0], &positional[1..]);
+        let this = event_loop.get();
+        this._check_closed()?;
+        if this.debug() {
+            event_loop.call_method0(intern!(event_loop.py(), "_check_thread"))?;
+            check_callback(event_loop, callback, "call_soon")?;
+            return schedule_handle(event_loop, callback, rest, context);
+        }
+        if let Some(context) = context {
+            match (task_callbacks::kind_of(callback), rest) {
+                (Kind::TaskStep, []) => {
+                    return schedule(
+                        event_loop,
+                        Callback::TaskStep { step: owned(&callback), context: owned(&context) },
+                    );
+                }
+                (Kind::TaskWakeup, [future]) => {
+                    return schedule(
+                        event_loop,
+                        Callback::TaskWakeup {
+                            wakeup: owned(&callback),
+                            future: owned(future),
+                            context: owned(&context),
+                        },
+                    );
+                }
+                _ => {}
+            }
+        }
+        schedule_handle(event_loop, callback, rest, context)
+    }
+}
+
+/// `call_soon_threadsafe(callback, *args, context=None)`.
+pub struct CallSoonThreadsafe;
+
+impl FastMethod for CallSoonThreadsafe {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"call_soon_threadsafe";
+    const POSITIONAL: &'static [&'static str] = &["callback"];
+    const DOCUMENTATION: &'static CStr = c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nLike call_soon(), from any thread.";
+
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+        let context = arguments.only_keyword("call_soon_threadsafe", intern!(event_loop.py(), "context"))?;
+        let positional = arguments.at_least("call_soon_threadsafe", 1)?;
+        let (callback, rest) = (positional[0], &positional[1..]);
+        let this = event_loop.get();
+        this._check_closed()?;
+        if this.debug() {
+            check_callback(event_loop, callback, "call_soon_threadsafe")?;
+        }
+        if !this.core.is_foreign() {
+            return schedule_handle(event_loop, callback, rest, context);
+        }
+        let record = Record::new(event_loop, callback, rest, context)?;
+        let handle = new_hidden(event_loop.py(), Handle::new(record))?;
+        post(event_loop, Callback::Handle(handle.clone_ref(event_loop.py())))?;
+        Ok(handle.into_any())
+    }
+}
+
+/// `call_later(delay, callback, *args, context=None)`.
+pub struct CallLater;
+
+impl FastMethod for CallLater {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"call_later";
+    const POSITIONAL: &'static [&'static str] = &["delay", "callback"];
+    const DOCUMENTATION: &'static CStr = c"call_later($self, delay, callback, *args, context=None)\n--\n\nArrange for a callback to be called after a delay in seconds; return its TimerHandle.";
+
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+        let context = arguments.only_keyword("call_later", intern!(event_loop.py(), "context"))?;
+        let positional = arguments.at_least("call_later", 2)?;
+        if positional[0].is_none() {
+            return Err(PyTypeError::new_err("delay must not be None"));
+        }
+        let when = now() + positional[0].extract::<f64>()?;
+        set_timer(event_loop, when, positional[1], &positional[2..], context, "call_later")
+    }
+}
+
+/// `call_at(when, callback, *args, context=None)`.
+pub struct CallAt;
+
+impl FastMethod for CallAt {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"call_at";
+    const POSITIONAL: &'static [&'static str] = &["when", "callback"];
+    const DOCUMENTATION: &'static CStr = c"call_at($self, when, callback, *args, context=None)\n--\n\nLike call_later(), at a time of the clock of the loop, see time().";
+
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+        let context = arguments.only_keyword("call_at", intern!(event_loop.py(), "context"))?;
+        let positional = arguments.at_least("call_at", 2)?;
+        if positional[0].is_none() {
+            return Err(PyTypeError::new_err("when cannot be None"));
+        }
+        let when = positional[0].extract::<f64>()?;
+        set_timer(event_loop, when, positional[1], &positional[2..], context, "call_at")
+    }
+}
+
+/// `create_future()`.
+pub struct CreateFuture;
+
+impl FastMethod for CreateFuture {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"create_future";
+    const POSITIONAL: &'static [&'static str] = &[];
+    const DOCUMENTATION: &'static CStr =
+        c"create_future($self, /)\n--\n\nCreate an asyncio.Future attached to the loop.";
+
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+        arguments.exactly("create_future", 0)?;
+        let imports = imports(event_loop.py())?;
+        let keyword = imports.loop_keyword.bind(event_loop.py());
+        call_with_keywords(
+            imports.future.bind_borrowed(event_loop.py()),
+            &[event_loop.as_any().as_borrowed()],
+            keyword,
+        )
+        .map(Bound::unbind)
+    }
+}
+
+/// `create_task(coro, **kwargs)`, the keywords being those of the running Python's `asyncio.Task`.
+pub struct CreateTask;
+
+impl FastMethod for CreateTask {
+    type Class = EventLoop;
+    const NAME: &'static CStr = c"create_task";
+    const POSITIONAL: &'static [&'static str] = &["coro"];
+    const DOCUMENTATION: &'static CStr =
+        c"create_task($self, coro, **kwargs)\n--\n\nSchedule a coroutine; return its asyncio.Task.";
+
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+        let py = event_loop.py();
+        let this = event_loop.get();
+        let coroutine = arguments.exactly("create_task", 1)?[0];
+        this._check_closed()?;
+        if this.has_task_factory.load(Ordering::Relaxed) {
+            let keywords = PyDict::new(py);
+            for (name, value) in arguments.keywords() {
+                keywords.set_item(name, value)?;
+            }
+            return event_loop
+                .call_method1(intern!(py, "_create_task_with_factory"), (coroutine, keywords))
+                .map(Bound::unbind);
+        }
+        let imports = imports(py)?;
+        let task = imports.task.bind_borrowed(py);
+        let event_loop = event_loop.as_any().as_borrowed();
+        let Some(names) = arguments.keyword_names() else {
+            return call_with_keywords(task, &[coroutine, event_loop], imports.loop_keyword.bind(py))
+                .map(Bound::unbind);
+        };
+        let mut all = Vec::with_capacity(arguments.keyword_values().len() + 2);
+        all.push(coroutine);
+        all.extend_from_slice(arguments.keyword_values());
+        all.push(event_loop);
+        call_with_keywords(task, &all, &with_loop(&names)?).map(Bound::unbind)
+    }
+}
+
+/// Return `names` with "loop" after them. A call's keyword names are a constant of the calling code, so few
+/// different tuples come, again and again.
+fn with_loop<'py>(names: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyTuple>> {
+    static KNOWN: Mutex<Vec<(Py<PyTuple>, Py<PyTuple>)>> = Mutex::new(Vec::new());
+    let py = names.py();
+    {
+        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, extended)) = known.iter().find(|(given, _)| given.is(names)) {
+            return Ok(extended.bind(py).clone());
+        }
+    }
+    let extended = names.iter().chain([intern!(py, "loop").clone().into_any()]).collect::<Vec<_>>();
+    let extended = PyTuple::new(py, extended)?;
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() < KNOWN_KEYWORDS {
+        known.push((names.clone().unbind(), extended.clone().unbind()));
+    }
+    Ok(extended)
+}
+
+/// How many tuples of keyword names are remembered.
+const KNOWN_KEYWORDS: usize = 16;
+
+/// `set_task_factory(factory)`.
+pub fn set_task_factory(event_loop: &EventLoop, factory: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+    if let Some(factory) = &factory
+        && !factory.is_callable()
+    {
+        return Err(PyTypeError::new_err("task factory must be a callable or None"));
+    }
+    let mut current = event_loop
+        .task_factory
+        .lock()
+        .map_err(|_| PyRuntimeError::new_err("the task factory was left half set by a panic"))?;
+    event_loop.has_task_factory.store(factory.is_some(), Ordering::Relaxed);
+    let previous = std::mem::replace(&mut *current, factory.map(Bound::unbind));
+    drop(current);
+    drop(previous);
+    Ok(())
+}
+
+/// `get_task_factory()`.
+pub fn task_factory(event_loop: &EventLoop, py: Python<'_>) -> Option<Py<PyAny>> {
+    event_loop.task_factory.lock().ok()?.as_ref().map(|factory| factory.clone_ref(py))
+}
+
+impl EventLoop {
+    /// Put a callback into the ready queue; from a foreign thread into the inbox.
+    ///
+    /// asyncio lets a foreign thread append to the queue of a running loop without waking it, and programs
+    /// exist that do so by mistake; here they work.
+    pub fn enqueue(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
+        let this = event_loop.get();
+        if this.core.is_foreign() {
+            return post(event_loop, callback);
+        }
+        this.with_core(|core| core.ready.push(callback))
+    }
+
+    /// Enter a timer into the heap. It is forgotten silently where the loop was closed meanwhile.
+    pub fn schedule_timer(event_loop: &Bound<'_, Self>, handle: Py<TimerHandle>) {
+        let py = event_loop.py();
+        let deadline = deadline_of(handle.bind(py).borrow().due());
+        let entry = handle.clone_ref(py);
+        let key = event_loop.get().with_core(|core| core.timers.insert(deadline, entry));
+        if let Ok(key) = key {
+            handle.bind(py).borrow_mut().set_key(key);
+        }
+    }
+}
+
+fn schedule(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<Py<PyAny>> {
+    EventLoop::enqueue(event_loop, callback)?;
+    Ok(event_loop.py().None())
+}
+
+fn schedule_handle(
+    event_loop: &Bound<'_, EventLoop>,
+    callback: Borrowed<'_, '_, PyAny>,
+    arguments: &[Borrowed<'_, '_, PyAny>],
+    context: Option<Borrowed<'_, '_, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    let record = Record::new(event_loop, callback, arguments, context)?;
+    let handle = new_hidden(event_loop.py(), Handle::new(record))?;
+    EventLoop::enqueue(event_loop, Callback::Handle(handle.clone_ref(event_loop.py())))?;
+    Ok(handle.into_any())
+}
+
+/// Leave a callback in the inbox and wake the loop if it may sleep.
+fn post(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
+    let this = event_loop.get();
+    match this.inbox.push(callback) {
+        Ok(true) => {
+            this.wake();
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(_callback) => Err(PyRuntimeError::new_err("Event loop is closed")),
+    }
+}
+
+fn set_timer(
+    event_loop: &Bound<'_, EventLoop>,
+    when: f64,
+    callback: Borrowed<'_, '_, PyAny>,
+    arguments: &[Borrowed<'_, '_, PyAny>],
+    context: Option<Borrowed<'_, '_, PyAny>>,
+    method: &str,
+) -> PyResult<Py<PyAny>> {
+    let py = event_loop.py();
+    let this = event_loop.get();
+    this._check_closed()?;
+    if this.debug() {
+        event_loop.call_method0(intern!(py, "_check_thread"))?;
+        check_callback(event_loop, callback, method)?;
+    }
+    let record = Record::new(event_loop, callback, arguments, context)?;
+    let handle = new_hidden(py, TimerHandle::new(record, when))?;
+    if this.core.is_foreign() {
+        post(event_loop, Callback::SetTimer(handle.clone_ref(py)))?;
+    } else {
+        EventLoop::schedule_timer(event_loop, handle.clone_ref(py));
+    }
+    Ok(handle.into_any())
+}
+
+/// Seconds of the loop's clock as the runtime's nanoseconds, rounded up so that no timer is early. What
+/// lies outside its range waits for ever, or not at all.
+fn deadline_of(when: f64) -> Deadline {
+    Deadline((when * 1e9).ceil() as u64)
+}
+
+fn check_callback(
+    event_loop: &Bound<'_, EventLoop>,
+    callback: Borrowed<'_, '_, PyAny>,
+    method: &str,
+) -> PyResult<()> {
+    event_loop.call_method1(intern!(event_loop.py(), "_check_callback"), (callback, method)).map(drop)
+}

@@ -1,0 +1,161 @@
+//! Accepting connections for `asyncio.Server` (asyncio docs, "Creating network servers").
+//!
+//! asyncio's own `Server` keeps the sockets and the counts; it calls `_start_serving` and `_stop_serving`.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use aioxide_driver::{Op, Outcome, sys};
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+use pyo3::{PyTraverseError, intern};
+
+use super::{EventLoop, Interest, Submission};
+use crate::error::os_error;
+use crate::ffi::context;
+use crate::imports::imports;
+use crate::transports::stream::StreamTransport;
+
+/// Seconds to wait before accepting again after the system ran out of resources (asyncio
+/// `constants.ACCEPT_RETRY_DELAY`).
+const ACCEPT_RETRY_DELAY: f64 = 1.0;
+
+/// A listening socket that is being accepted from.
+#[pyclass(module = "aioxide._rust", frozen)]
+pub struct Listener {
+    event_loop: Py<EventLoop>,
+    protocol_factory: Py<PyAny>,
+    /// In copies of this the factory and the connections' protocols run.
+    context: Py<PyAny>,
+    socket: Py<PyAny>,
+    server: Option<Py<PyAny>>,
+    descriptor: RawFd,
+}
+
+impl Listener {
+    /// Listen and accept until stopped.
+    pub fn start(
+        event_loop: &Bound<'_, EventLoop>,
+        protocol_factory: Py<PyAny>,
+        socket: Bound<'_, PyAny>,
+        server: Option<Py<PyAny>>,
+        backlog: i32,
+    ) -> PyResult<()> {
+        let py = event_loop.py();
+        event_loop.get()._check_closed()?;
+        socket.call_method1(intern!(py, "listen"), (backlog,))?;
+        let descriptor = socket.call_method0(intern!(py, "fileno"))?.extract()?;
+        let listener = Self {
+            event_loop: event_loop.clone().unbind(),
+            protocol_factory,
+            context: context::copy_current(py)?,
+            socket: socket.unbind(),
+            server,
+            descriptor,
+        };
+        Self::accept(&Bound::new(py, listener)?)
+    }
+
+    /// Stop accepting and close the socket. A socket that is not being accepted from is just closed.
+    pub fn stop(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let descriptor: RawFd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
+        if !event_loop.get().is_closed() {
+            let interest = event_loop.get().with_core(|core| {
+                let token = core.listeners.remove(&descriptor)?;
+                core.cancel(token)
+            })?;
+            drop(interest);
+        }
+        socket.call_method0(intern!(py, "close"))?;
+        Ok(())
+    }
+
+    /// A connection came: make its protocol and transport.
+    pub fn handle_accepted(slf: &Bound<'_, Self>, connection: OwnedFd) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let event_loop = this.event_loop.bind(py);
+        if !this.is_listening()? {
+            // Accepted in the same turn in which the server was closed.
+            return Ok(());
+        }
+        let run_context = context::copy(this.context.bind_borrowed(py))?;
+        let made = context::run_in(run_context.bind_borrowed(py), || {
+            let protocol = this.protocol_factory.bind(py).call0()?;
+            let server = this.server.as_ref().map(|server| server.clone_ref(py));
+            StreamTransport::accepted(event_loop, connection, protocol, server)
+        });
+        let Err(error) = made else { return Ok(()) };
+        EventLoop::report_error(
+            event_loop,
+            "Error on transport creation for incoming connection",
+            error,
+            &[("socket", this.socket.bind(py))],
+        )
+    }
+
+    /// The kernel refused: tell it, and try again later where time may help (asyncio
+    /// `BaseSelectorEventLoop._accept_connection`).
+    pub fn handle_failure(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let event_loop = this.event_loop.bind(py);
+        if !this.is_listening()? {
+            return Ok(());
+        }
+        if sys::is_lost_connection(&error) {
+            return Self::accept(slf);
+        }
+        let socket = imports(py)?.transport_socket.bind(py).call1((&this.socket,))?;
+        let resume = slf.getattr(intern!(py, "_resume"))?;
+        event_loop.call_method1(intern!(py, "call_later"), (ACCEPT_RETRY_DELAY, resume))?;
+        let message = if sys::is_out_of_resources(&error) {
+            "socket.accept() out of system resource"
+        } else {
+            "socket.accept() failed"
+        };
+        EventLoop::report_error(event_loop, message, os_error(py, &error), &[("socket", &socket)])
+    }
+
+    fn is_listening(&self) -> PyResult<bool> {
+        self.event_loop.get().with_core(|core| core.listeners.contains_key(&self.descriptor))
+    }
+
+    fn accept(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let descriptor = slf.get().descriptor;
+        let interest = Interest::Listener(slf.clone().unbind());
+        let event_loop = slf.get().event_loop.bind(slf.py());
+        let submitted = event_loop.get().with_core(|core| {
+            let submitted = core.submit(Op::Accept { listener: descriptor }, interest);
+            if let Submission::Pending(token) = submitted {
+                core.listeners.insert(descriptor, token);
+            }
+            submitted
+        })?;
+        match submitted {
+            Submission::Done(Outcome::Failed(error), _interest) => Err(os_error(slf.py(), &error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[pymethods]
+impl Listener {
+    /// Accept again, after a pause for want of resources.
+    fn _resume(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        // A server that was stopped meanwhile closed its socket, and another may have got the number.
+        let number: RawFd =
+            this.socket.call_method0(slf.py(), intern!(slf.py(), "fileno"))?.extract(slf.py())?;
+        if number == this.descriptor && this.is_listening()? { Self::accept(slf) } else { Ok(()) }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.event_loop)?;
+        visit.call(&self.protocol_factory)?;
+        visit.call(&self.context)?;
+        visit.call(&self.socket)?;
+        visit.call(&self.server)
+    }
+}

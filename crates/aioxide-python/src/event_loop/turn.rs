@@ -1,0 +1,234 @@
+//! One turn of the loop. Read this first.
+//!
+//! 1. **How long may we sleep?** Not at all if a callback, a task, a write or mail is ready or the loop is to stop;
+//!    else until the earlier of the two halves' deadlines; else for ever.
+//! 2. **Wait**: the only phase without the GIL. It touches only the driver and a vector of
+//!    completions. While callbacks are ready the kernel is asked only after [`CALLBACKS_PER_POLL`] of them,
+//!    or when the ring says that something came, or when it must be told of new operations.
+//! 3. **Collect**: what other threads left in the inbox, then completions, then expired timers; that is
+//!    asyncio's order. They become callbacks in the ready queue. Nothing here calls Python.
+//! 4. **Run tasks**: runnable Rust futures, a bounded batch.
+//! 5. **Run callbacks**: exactly those that were ready when this phase began (asyncio's `ntodo`).
+//! 6. **Flush**: writes gathered during 4 and 5 leave together.
+//!
+//! # Invariants
+//! - Completions, timers and mail are looked at in every turn or after a bounded number of callbacks, so no
+//!   half starves the other.
+//! - The cell is closed whenever Python runs.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aioxide_driver::{Completion, sys};
+use aioxide_runtime::{Deadline, Queue, Runtime};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::{Core, EventLoop, scheduling};
+use crate::callback::Callback;
+use crate::error::os_error;
+use crate::transports::stream::StreamTransport;
+
+/// After so many callbacks the kernel is asked for news, even when more callbacks are ready.
+const CALLBACKS_PER_POLL: usize = 61;
+
+/// How many Rust tasks may run before Python's callbacks get their turn.
+const TASKS_PER_TURN: usize = 256;
+
+/// Take turns until the loop is stopped or a callback raises what must end it.
+pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let this = event_loop.get();
+    this._check_closed()?;
+    let Some(running) = this.core.begin_running() else {
+        return Err(PyRuntimeError::new_err("This event loop is already running"));
+    };
+    let mut turns = Turns {
+        runtime: this.with_core(|core| Rc::clone(&core.runtime))?,
+        completions: Vec::new(),
+        running: Queue::new(),
+        callbacks_since_poll: CALLBACKS_PER_POLL,
+    };
+    let result = loop {
+        if let Err(error) = turns.take_turn(event_loop) {
+            break Err(error);
+        }
+        if this.stopping.load(Ordering::Relaxed) {
+            break Ok(());
+        }
+    };
+    // What was written or submitted in the last turn must reach the kernel, and what was cancelled must leave it.
+    let flushed = flush(event_loop);
+    let settled = turns.settle(event_loop);
+    this.stopping.store(false, Ordering::Relaxed);
+    drop(turns);
+    drop(running);
+    result.and(flushed).and(settled)
+}
+
+struct Turns {
+    /// The Rust half, which works with the cell closed: its tasks may come to call Python.
+    runtime: Rc<Runtime>,
+    completions: Vec<Completion>,
+    /// The callbacks of the present turn.
+    running: Queue<Callback>,
+    callbacks_since_poll: usize,
+}
+
+impl Turns {
+    fn take_turn(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let timeout = timeout(event_loop)?;
+        self.wait(event_loop, timeout)?;
+        event_loop.py().check_signals()?;
+        self.collect(event_loop)?;
+        self.runtime.run_tasks(TASKS_PER_TURN);
+        let ran = self.run_callbacks(event_loop);
+        let flushed = flush(event_loop);
+        ran.and(flushed)
+    }
+
+    /// Phase 2.
+    fn wait(&mut self, event_loop: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
+        let py = event_loop.py();
+        let completions = &mut self.completions;
+        let since_poll = &mut self.callbacks_since_poll;
+        let result = self.runtime.with_driver(|driver| {
+            if timeout != Some(Duration::ZERO) {
+                *since_poll = 0;
+                return py.detach(|| driver.wait(timeout, completions));
+            }
+            let due = *since_poll >= CALLBACKS_PER_POLL
+                || driver.has_unsubmitted()
+                || driver.ready_hint() == Some(true);
+            if !due {
+                return Ok(());
+            }
+            *since_poll = 0;
+            driver.wait(timeout, completions)
+        });
+        result.map_err(|error| os_error(py, &error))
+    }
+
+    /// Phase 3.
+    fn collect(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let py = event_loop.py();
+        let this = event_loop.get();
+        let completions = &mut self.completions;
+        let finished = this.with_core(|core| {
+            if !this.inbox.is_empty() {
+                this.inbox.take(&mut core.mail);
+                for callback in core.mail.drain(..) {
+                    core.ready.push(callback);
+                }
+            }
+            let clock_needed =
+                !completions.is_empty() || core.next_deadline().is_some() || core.runtime.has_ready();
+            if !clock_needed {
+                return Vec::new();
+            }
+            let now = Deadline(sys::monotonic_now());
+            core.runtime.collect(now, completions);
+            let mut finished = Vec::new();
+            for completion in completions.drain(..) {
+                finished.extend(core.collect(py, completion));
+            }
+            while let Some(handle) = core.timers.pop_expired(now) {
+                core.ready.push(Callback::Timer(handle));
+            }
+            finished
+        })?;
+        drop(finished);
+        Ok(())
+    }
+
+    /// Phase 5.
+    fn run_callbacks(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let this = event_loop.get();
+        let running = &mut self.running;
+        this.with_core(|core| std::mem::swap(&mut core.ready, running))?;
+        self.callbacks_since_poll += self.running.len();
+        let debug = this.debug();
+        while let Some(callback) = self.running.pop() {
+            let ran = if debug { run_watched(event_loop, callback) } else { callback.run(event_loop) };
+            if ran.is_err() {
+                self.put_back(event_loop)?;
+                return ran;
+            }
+        }
+        Ok(())
+    }
+
+    /// Have what did not run be first in the next turn.
+    fn put_back(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let running = &mut self.running;
+        event_loop.get().with_core(|core| {
+            while let Some(callback) = core.ready.pop() {
+                running.push(callback);
+            }
+            std::mem::swap(&mut core.ready, running);
+        })
+    }
+
+    /// Tell the kernel what is still untold, without sleeping and without running anything.
+    fn settle(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let completions = &mut self.completions;
+        let result = self.runtime.with_driver(|driver| {
+            if driver.has_unsubmitted() { driver.wait(Some(Duration::ZERO), completions) } else { Ok(()) }
+        });
+        result.map_err(|error| os_error(event_loop.py(), &error))?;
+        self.collect(event_loop)
+    }
+}
+
+/// Phase 1: zero, a duration, or `None` for as long as it takes.
+fn timeout(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Duration>> {
+    let this = event_loop.get();
+    if this.stopping.load(Ordering::Relaxed) || !this.inbox.is_empty() {
+        return Ok(Some(Duration::ZERO));
+    }
+    this.with_core(|core: &mut Core| {
+        // A protocol that is resumed by a flush writes after it.
+        if !core.ready.is_empty() || !core.unflushed.is_empty() || core.runtime.has_ready() {
+            return Some(Duration::ZERO);
+        }
+        let deadline = core.next_deadline()?;
+        Some(Duration::from_nanos(deadline.0.saturating_sub(sys::monotonic_now())))
+    })
+}
+
+/// Run a callback in debug mode: the loop knows which it is, and says so when it was slow.
+fn run_watched(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
+    let py = event_loop.py();
+    let described = callback.describe(py);
+    let current_handle = intern!(py, "_current_handle");
+    // asyncio's exception handler asks the current handle where it was made; only handles know.
+    if callback.is_handle() {
+        event_loop.setattr(current_handle, &described)?;
+    }
+    let began = scheduling::now();
+    let result = callback.run(event_loop);
+    let seconds = scheduling::now() - began;
+    event_loop.setattr(current_handle, py.None())?;
+    let limit = f64::from_bits(event_loop.get().slow_callback_duration.load(Ordering::Relaxed));
+    if seconds >= limit {
+        event_loop.call_method1(intern!(py, "_report_slow_callback"), (described, seconds))?;
+    }
+    result
+}
+
+/// Phase 6.
+fn flush(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let transports = event_loop.get().with_core(|core| std::mem::take(&mut core.unflushed))?;
+    // What the driver sends, it also completes, which takes a turn of its own: one write is cheaper made
+    // at once.
+    // Nor may the last turn leave an answer open: what is written outside of turns leaves at once.
+    let in_batch = transports.len() > 1 && !event_loop.get().stopping.load(Ordering::Relaxed);
+    let mut result = Ok(());
+    for transport in &transports {
+        // One that must end the loop keeps nobody's bytes back.
+        result = result.and(StreamTransport::flush(transport.bind(py), in_batch));
+    }
+    result
+}

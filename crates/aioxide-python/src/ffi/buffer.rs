@@ -1,0 +1,49 @@
+//! The memory of objects that offer the buffer protocol, as slices.
+#![expect(unsafe_code, reason = "a slice over another object's memory cannot be made safely")]
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyBufferError, PyTypeError};
+use pyo3::prelude::*;
+
+/// A C-contiguous view of an object's memory, exported for as long as this lives.
+pub struct Contiguous(PyUntypedBuffer);
+
+impl Contiguous {
+    /// Take the buffer of `object`; TypeError where it has none, BufferError where it is scattered.
+    pub fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(object)?;
+        if !buffer.is_c_contiguous() {
+            return Err(PyBufferError::new_err("memoryview: underlying buffer is not C-contiguous"));
+        }
+        Ok(Self(buffer))
+    }
+
+    /// How many bytes the view has.
+    pub fn len(&self) -> usize {
+        self.0.len_bytes()
+    }
+
+    /// Lend the bytes to `read`, which must not call Python.
+    pub fn read<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
+        if self.len() == 0 {
+            return read(&[]);
+        }
+        // SAFETY: the exporter keeps `len_bytes` contiguous bytes in place while the buffer is held;
+        // the GIL is held and `read` runs no Python, so nobody writes to them meanwhile.
+        read(unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast(), self.len()) })
+    }
+
+    /// Lend the bytes to `write` for filling, which must not call Python.
+    ///
+    /// TypeError where the object is read-only.
+    pub fn write<R>(&mut self, write: impl FnOnce(&mut [u8]) -> R) -> PyResult<R> {
+        if self.0.readonly() {
+            return Err(PyTypeError::new_err("a read-write bytes-like object is required"));
+        }
+        if self.len() == 0 {
+            return Ok(write(&mut []));
+        }
+        // SAFETY: as in `read`, and the exporter declared the memory writable.
+        Ok(write(unsafe { std::slice::from_raw_parts_mut(self.0.buf_ptr().cast(), self.len()) }))
+    }
+}

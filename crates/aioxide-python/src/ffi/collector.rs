@@ -1,0 +1,73 @@
+//! Handles and the garbage collector.
+//!
+//! A handle in a queue is reachable from its loop, so the collector has nothing to find there; but looking at
+//! a hundred thousand of them, again and again, costs more than running them. So a handle is *hidden* from
+//! the collector while it waits, the loop's traversal looks through it, and it is *shown* when it leaves the
+//! queue, if somebody else holds it still.
+#![expect(unsafe_code, reason = "PyO3 has no wrapper of the collector's functions")]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::pyclass::PyClass;
+
+/// Make an object that the collector does not look at.
+pub fn new_hidden<T: PyClass>(
+    py: Python<'_>,
+    value: impl Into<pyo3::PyClassInitializer<T>>,
+) -> PyResult<Py<T>> {
+    let object = Py::new(py, value)?;
+    // SAFETY: the object is alive, and its class has a traverse function, so it has a collector's header.
+    // An object that is not tracked (PyO3 does not track those from a free list) is left as it is.
+    unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };
+    Ok(object)
+}
+
+/// Let the collector look at an object from now on.
+pub fn show<T: PyClass>(object: &Bound<'_, T>) {
+    // SAFETY: as in `new_hidden`.
+    if unsafe { ffi::PyObject_GC_IsTracked(object.as_ptr()) } == 0 {
+        // SAFETY: as in `new_hidden`, and it is not tracked yet.
+        unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
+    }
+}
+
+/// Let the collector look at an object that anybody holds besides the caller.
+pub fn show_if_shared<T: PyClass>(object: &Bound<'_, T>) {
+    // SAFETY: the object is alive.
+    if unsafe { ffi::Py_REFCNT(object.as_ptr()) } > 1 {
+        show(object);
+    }
+}
+
+/// During a traversal: hand a hidden object that nobody else holds to `visit`, in place of the collector.
+pub fn look_through<T: PyClass, E>(object: &Py<T>, visit: impl FnOnce(&T) -> Result<(), E>) -> Result<(), E> {
+    // SAFETY: the collector runs on an attached thread; nothing here makes or drops a reference.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: as in `new_hidden`.
+    let is_hidden = unsafe { ffi::PyObject_GC_IsTracked(object.as_ptr()) } == 0;
+    // SAFETY: the object is alive.
+    let is_ours = unsafe { ffi::Py_REFCNT(object.as_ptr()) } == 1;
+    match object.try_borrow(py) {
+        Ok(value) if is_hidden && is_ours => visit(&value),
+        _ => Ok(()),
+    }
+}
+
+/// Make an object of a class with an instance dictionary.
+///
+/// PyO3 (0.30) makes the dictionary between the moment the collector learns of the object and the one in which the
+/// object's fields are set. Up to Python 3.11 making a dictionary may start a collection, which would
+/// then traverse fields that are not there; so the collector waits.
+pub fn new_with_dictionary<'py, T: PyClass>(
+    py: Python<'py>,
+    value: impl Into<pyo3::PyClassInitializer<T>>,
+) -> PyResult<Bound<'py, T>> {
+    // SAFETY: the thread is attached.
+    let was_enabled = unsafe { ffi::PyGC_Disable() };
+    let object = Bound::new(py, value);
+    if was_enabled != 0 {
+        // SAFETY: the thread is attached.
+        unsafe { ffi::PyGC_Enable() };
+    }
+    object
+}

@@ -1,0 +1,14 @@
+//! Where this crate's `unsafe` lives: the C-API calls that PyO3 lacks or makes slow, each behind a
+//! small safe function.
+//!
+//! # Invariants
+//! Every function takes a `Python` token or a bound object, so the calling thread is attached; every
+//! pointer given to the C API comes from a live `Py`/`Bound`, so it is valid for the call.
+
+pub mod buffer;
+pub mod call;
+pub mod collector;
+pub mod context;
+pub mod method;
+pub mod task_callbacks;
+pub mod weak_set;

@@ -1,0 +1,426 @@
+//! `Handle` and `TimerHandle`: what `call_soon`, `call_later` and the watchers return.
+//!
+//! They are not subclasses of asyncio's (Python classes cannot be extended without losing the inline
+//! layout), but `isinstance` holds: their `__class__` says so, and `repr` is asyncio's own.
+//!
+//! # Invariants
+//! - A cancelled handle holds no callback, arguments or context (asyncio keeps them in debug mode, so do we).
+//! - Nothing is dropped or called while a handle is borrowed.
+
+use std::cmp::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use aioxide_runtime::TimerKey;
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::pyclass::{CompareOp, PyVisit};
+use pyo3::types::{PyDict, PyTuple};
+use pyo3::{Borrowed, PyTraverseError, intern};
+
+use crate::event_loop::EventLoop;
+use crate::ffi::{call, collector, context};
+use crate::imports::imports;
+
+/// How many handles are alive in this process. Counted without atomic read-modify-write: on a build
+/// with the GIL it is exact, on a free-threaded one it is an estimate.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// How many handles are alive in this process.
+pub fn live_handles() -> usize {
+    LIVE.load(Relaxed)
+}
+
+/// A callback with its arguments and context.
+pub struct Record {
+    callback: Option<Py<PyAny>>,
+    arguments: Arguments,
+    context: Option<Py<PyAny>>,
+    event_loop: Py<EventLoop>,
+    /// Where it was made; in debug mode only.
+    source_traceback: Option<Py<PyAny>>,
+    /// asyncio's repr at the moment of cancellation; in debug mode only.
+    cancelled_repr: Option<String>,
+}
+
+/// Positional arguments; the usual small numbers of them need no allocation.
+pub enum Arguments {
+    /// No argument.
+    None,
+    /// One argument.
+    One(Py<PyAny>),
+    /// Two or more.
+    Many(Box<[Py<PyAny>]>),
+}
+
+impl Arguments {
+    /// Take references to `arguments`.
+    pub fn new(arguments: &[Borrowed<'_, '_, PyAny>]) -> Self {
+        match arguments {
+            [] => Self::None,
+            [one] => Self::One(Bound::clone(one).unbind()),
+            many => Self::Many(many.iter().map(|argument| Bound::clone(argument).unbind()).collect()),
+        }
+    }
+
+    fn as_slice(&self) -> &[Py<PyAny>] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::One(one) => Self::One(one.clone_ref(py)),
+            Self::Many(many) => Self::Many(many.iter().map(|argument| argument.clone_ref(py)).collect()),
+        }
+    }
+}
+
+impl Record {
+    /// Bind a callback to `context`, or to a copy of the current one.
+    pub fn new(
+        event_loop: &Bound<'_, EventLoop>,
+        callback: Borrowed<'_, '_, PyAny>,
+        arguments: &[Borrowed<'_, '_, PyAny>],
+        context: Option<Borrowed<'_, '_, PyAny>>,
+    ) -> PyResult<Self> {
+        let py = event_loop.py();
+        let context = match context {
+            Some(context) => Bound::clone(&context).unbind(),
+            None => context::copy_current(py)?,
+        };
+        let source_traceback =
+            if event_loop.get().debug() { Some(imports(py)?.extract_stack.call0(py)?) } else { None };
+        LIVE.store(LIVE.load(Relaxed).wrapping_add(1), Relaxed);
+        Ok(Self {
+            callback: Some(Bound::clone(&callback).unbind()),
+            arguments: Arguments::new(arguments),
+            context: Some(context),
+            event_loop: event_loop.clone().unbind(),
+            source_traceback,
+            cancelled_repr: None,
+        })
+    }
+
+    /// What a call needs; `None` once the handle was cancelled.
+    fn invocation(&self, py: Python<'_>) -> Option<Invocation> {
+        Some(Invocation {
+            callback: self.callback.as_ref()?.clone_ref(py),
+            arguments: self.arguments.clone_ref(py),
+            context: self.context.as_ref()?.clone_ref(py),
+            source_traceback: self.source_traceback.as_ref().map(|traceback| traceback.clone_ref(py)),
+        })
+    }
+
+    /// Take out everything a cancelled handle need not keep; the caller drops it unborrowed.
+    #[must_use]
+    fn clear(&mut self) -> (Option<Py<PyAny>>, Arguments, Option<Py<PyAny>>) {
+        (self.callback.take(), std::mem::replace(&mut self.arguments, Arguments::None), self.context.take())
+    }
+
+    /// Show the garbage collector what this record keeps alive.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.callback)?;
+        for argument in self.arguments.as_slice() {
+            visit.call(argument)?;
+        }
+        visit.call(&self.context)?;
+        visit.call(&self.source_traceback)?;
+        visit.call(&self.event_loop)
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        LIVE.store(LIVE.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+}
+
+/// Whether an exception must leave the loop instead of being reported (asyncio `Handle._run`).
+pub fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
+}
+
+/// References to all that a call needs: clones, so that a callback that cancels its own handle pulls nothing
+/// from under itself.
+struct Invocation {
+    callback: Py<PyAny>,
+    arguments: Arguments,
+    context: Py<PyAny>,
+    source_traceback: Option<Py<PyAny>>,
+}
+
+impl Invocation {
+    /// Call in the context, and report what the callback raises, as asyncio's `Handle._run`.
+    fn run(self, handle: &Bound<'_, PyAny>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let py = handle.py();
+        let result = context::run_in(self.context.bind_borrowed(py), || {
+            call::call(self.callback.bind_borrowed(py), self.arguments.as_slice()).map(drop)
+        });
+        let Err(error) = result else { return Ok(()) };
+        if ends_the_loop(py, &error) {
+            return Err(error);
+        }
+        let arguments = PyTuple::new(py, self.arguments.as_slice())?;
+        let source = py
+            .import("asyncio.format_helpers")?
+            .call_method1("_format_callback_source", (self.callback, arguments))?;
+        let report = PyDict::new(py);
+        report.set_item("message", format!("Exception in callback {source}"))?;
+        report.set_item("exception", error)?;
+        report.set_item("handle", handle)?;
+        if let Some(source_traceback) = self.source_traceback {
+            report.set_item("source_traceback", source_traceback)?;
+        }
+        EventLoop::report(event_loop, report)
+    }
+}
+
+/// What both kinds of handle have in common, in methods that PyO3 cannot inherit.
+macro_rules! handle_methods {
+    ($class:ident, $asyncio_class:ident, [$($extra:tt)*]) => {
+        #[pymethods]
+        impl $class {
+            /// Return whether the callback was cancelled.
+            fn cancelled(&self) -> bool {
+                self.cancelled.load(Relaxed)
+            }
+
+            /// The class that the handle is an instance of, for `isinstance`.
+            #[getter]
+            fn __class__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                Ok(imports(py)?.$asyncio_class.bind(py).clone())
+            }
+
+            #[getter]
+            fn _callback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+                self.record.callback.as_ref().map(|callback| callback.clone_ref(py))
+            }
+
+            #[getter]
+            fn _args<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+                if self.record.callback.is_none() {
+                    return Ok(None);
+                }
+                PyTuple::new(py, self.record.arguments.as_slice()).map(Some)
+            }
+
+            #[getter]
+            fn _context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+                self.record.context.as_ref().map(|context| context.clone_ref(py))
+            }
+
+            #[getter]
+            fn _loop(&self, py: Python<'_>) -> Py<EventLoop> {
+                self.record.event_loop.clone_ref(py)
+            }
+
+            #[getter]
+            fn _cancelled(&self) -> bool {
+                self.cancelled()
+            }
+
+            #[getter]
+            fn _source_traceback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+                self.record.source_traceback.as_ref().map(|traceback| traceback.clone_ref(py))
+            }
+
+            #[getter]
+            fn _repr(&self) -> Option<String> {
+                self.record.cancelled_repr.clone()
+            }
+
+            fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+                let class = imports(slf.py())?.$asyncio_class.bind(slf.py());
+                class.call_method1(intern!(slf.py(), "_repr_info"), (slf,))
+            }
+
+            /// Return the context the callback runs in (Python 3.12).
+            fn get_context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+                self._context(py)
+            }
+
+            fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+                let class = imports(slf.py())?.$asyncio_class.bind(slf.py());
+                class.call_method1(intern!(slf.py(), "__repr__"), (slf,))
+            }
+
+            fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+                self.record.traverse(&visit)
+            }
+
+            fn __clear__(&mut self) {
+                drop(self.record.clear());
+            }
+
+            $($extra)*
+        }
+
+        impl $class {
+            /// Mark the handle as cancelled, and keep its repr in debug mode; `false` where it was before.
+            fn mark_cancelled(slf: &Bound<'_, Self>) -> PyResult<bool> {
+                if slf.borrow().cancelled.swap(true, Relaxed) {
+                    return Ok(false);
+                }
+                if slf.borrow().record.event_loop.get().debug() {
+                    let repr = slf.repr()?.to_string();
+                    slf.borrow_mut().record.cancelled_repr = Some(repr);
+                }
+                Ok(true)
+            }
+        }
+    };
+}
+
+/// A callback that waits in the ready queue, or a watcher's.
+#[pyclass(module = "aioxide", weakref, freelist = 256)]
+pub struct Handle {
+    record: Record,
+    cancelled: AtomicBool,
+}
+
+impl Handle {
+    /// The callback and what goes with it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Wrap a record.
+    pub fn new(record: Record) -> Self {
+        Self { record, cancelled: AtomicBool::new(false) }
+    }
+
+    /// Run the callback unless it was cancelled.
+    pub fn run(slf: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let invocation = slf.borrow().record.invocation(slf.py());
+        let Some(invocation) = invocation else { return Ok(()) };
+        let ran = invocation.run(slf.as_any(), event_loop);
+        collector::show_if_shared(slf);
+        ran
+    }
+}
+
+handle_methods!(Handle, handle, [
+    /// Cancel the callback. Cancelling twice, or after it ran, does nothing.
+    fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if !Self::mark_cancelled(slf)? {
+            return Ok(());
+        }
+        let taken = slf.borrow_mut().record.clear();
+        drop(taken);
+        Ok(())
+    }
+]);
+
+/// A callback that waits for its time.
+#[pyclass(module = "aioxide", weakref, freelist = 256)]
+pub struct TimerHandle {
+    record: Record,
+    cancelled: AtomicBool,
+    when: f64,
+    /// Its place in the loop's heap while it waits there.
+    key: Option<TimerKey>,
+}
+
+impl TimerHandle {
+    /// The callback and what goes with it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Wrap a record that is due at `when`, in seconds of the loop's clock.
+    pub fn new(record: Record, when: f64) -> Self {
+        Self { record, cancelled: AtomicBool::new(false), when, key: None }
+    }
+
+    /// Remember the place in the heap.
+    pub fn set_key(&mut self, key: TimerKey) {
+        self.key = Some(key);
+    }
+
+    /// The time at which it is due, in seconds of the loop's clock.
+    pub fn due(&self) -> f64 {
+        self.when
+    }
+
+    /// Run the callback unless it was cancelled.
+    pub fn run(slf: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let invocation = {
+            let mut handle = slf.borrow_mut();
+            handle.key = None;
+            handle.record.invocation(slf.py())
+        };
+        let Some(invocation) = invocation else { return Ok(()) };
+        let ran = invocation.run(slf.as_any(), event_loop);
+        collector::show_if_shared(slf);
+        ran
+    }
+}
+
+handle_methods!(TimerHandle, timer_handle, [
+    /// Return the time at which the callback is due, in seconds of the loop's clock.
+    fn when(&self) -> f64 {
+        self.when
+    }
+
+    /// Order by deadline; equal are those with the same deadline and callback (asyncio `TimerHandle`).
+    fn __richcmp__(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>, operator: CompareOp) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let Ok(other) = other.cast::<Self>() else { return Ok(py.NotImplemented()) };
+        let order = slf.borrow().when.partial_cmp(&other.borrow().when);
+        let answer = match order {
+            Some(Ordering::Equal) => {
+                let content = |handle: &Bound<'_, Self>| {
+                    let handle = handle.borrow();
+                    let arguments = handle._args(py)?.map(Bound::unbind);
+                    PyResult::Ok((handle._callback(py), arguments, handle.cancelled()))
+                };
+                let ours = content(slf)?.into_pyobject(py)?;
+                let is_equal = ours.eq(content(other)?)?;
+                match operator {
+                    CompareOp::Eq | CompareOp::Le | CompareOp::Ge => is_equal,
+                    CompareOp::Ne => !is_equal,
+                    CompareOp::Lt | CompareOp::Gt => false,
+                }
+            }
+            Some(order) => operator.matches(order),
+            None => matches!(operator, CompareOp::Ne),
+        };
+        Ok(answer.into_pyobject(py)?.to_owned().into_any().unbind())
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.when.to_bits()
+    }
+
+    #[getter]
+    fn _when(&self) -> f64 {
+        self.when
+    }
+
+    #[getter]
+    fn _scheduled(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Cancel the callback and leave the loop's heap.
+    fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if !Self::mark_cancelled(slf)? {
+            return Ok(());
+        }
+        let (taken, key, event_loop) = {
+            let mut handle = slf.borrow_mut();
+            let key = handle.key.take();
+            (handle.record.clear(), key, handle.record.event_loop.clone_ref(slf.py()))
+        };
+        // From another thread the entry stays in the heap until it is due, and is skipped then.
+        if let Some(key) = key {
+            drop(event_loop.get().with_core(|core| core.timers.cancel(key)));
+        }
+        drop(taken);
+        Ok(())
+    }
+]);

@@ -1,0 +1,35 @@
+//! The asyncio face of aioxide: the extension module `aioxide._rust`. This file is its table of contents.
+
+mod callback;
+mod convert;
+mod error;
+mod event_loop;
+mod ffi;
+mod handle;
+mod imports;
+mod loop_cell;
+mod transports;
+
+use pyo3::prelude::*;
+
+/// aioxide's native half.
+#[pymodule(gil_used = true)]
+mod _rust {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::event_loop::EventLoop;
+    #[pymodule_export]
+    use crate::handle::{Handle, TimerHandle};
+    #[pymodule_export]
+    use crate::transports::stream::StreamTransport;
+
+    #[pymodule_export]
+    use crate::event_loop::build_info;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::imports::accelerate_task_registry(module.py())?;
+        EventLoop::add_fast_methods(&module.py().get_type::<EventLoop>())
+    }
+}

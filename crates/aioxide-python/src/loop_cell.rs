@@ -1,0 +1,135 @@
+//! The loop's own state, guarded by thread instead of by lock.
+//!
+//! # Invariants
+//! - While the loop runs, only the thread that runs it opens the cell. While it does not run, any one
+//!   thread may, one at a time.
+//! - The cell is never opened twice at once: who holds `&mut T` calls no Python and drops no Python
+//!   object, because both can run code that opens the cell again. A second opening is refused.
+//! - A value dropped by a foreign thread while the loop runs is a bug of ours; the value is then leaked.
+#![expect(unsafe_code, reason = "hands out &mut T from & after its own thread and re-entrancy checks")]
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use pyo3::ffi;
+
+/// Why a cell was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another thread runs the loop, or has the cell open at this moment.
+    OtherThread,
+    /// This thread has the cell open already.
+    AlreadyOpen,
+}
+
+/// A value that one thread at a time may touch.
+pub struct LoopCell<T> {
+    value: UnsafeCell<T>,
+    /// The thread that runs the loop, or [`NOBODY`].
+    owner: AtomicUsize,
+    /// Open by the owner. Touched by the owner alone.
+    open: AtomicBool,
+    /// Open by a thread that visits a loop which does not run.
+    visited: AtomicBool,
+}
+
+// SAFETY: `with` gives access to one thread at a time, ordered by the `visited` flag and the `owner`
+// word; T itself is moved between threads only while nobody has it open.
+unsafe impl<T> Send for LoopCell<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for LoopCell<T> {}
+
+const NOBODY: usize = 0;
+
+/// A number that differs between the threads that are attached to the interpreter: the address of the thread's
+/// state. Reading it is cheaper than a thread-local variable of a shared library.
+fn this_thread() -> usize {
+    // SAFETY: the loop is used by attached threads only: each way to it comes with a Python object.
+    unsafe { ffi::PyThreadState_Get() as usize }
+}
+
+impl<T> LoopCell<T> {
+    /// Put a value into a cell of a loop that does not run.
+    pub fn new(value: T) -> Self {
+        Self {
+            value: UnsafeCell::new(value),
+            owner: AtomicUsize::new(NOBODY),
+            open: AtomicBool::new(false),
+            visited: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether this thread runs the loop.
+    pub fn is_owner(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) == this_thread()
+    }
+
+    /// Whether some other thread runs the loop.
+    pub fn is_foreign(&self) -> bool {
+        let owner = self.owner.load(Ordering::Relaxed);
+        owner != NOBODY && owner != this_thread()
+    }
+
+    /// Make this thread the one that runs the loop, until the guard is dropped; `None` where there is one
+    /// already.
+    pub fn begin_running(&self) -> Option<Running<'_, T>> {
+        if self.visited.swap(true, Ordering::SeqCst) {
+            return None;
+        }
+        let begun =
+            self.owner.compare_exchange(NOBODY, this_thread(), Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        self.visited.store(false, Ordering::SeqCst);
+        begun.then_some(Running { cell: self })
+    }
+
+    /// Open the cell for `body`, which must neither call Python nor drop a Python object.
+    pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Result<R, Refused> {
+        let owner = self.owner.load(Ordering::SeqCst);
+        let guard = if owner == this_thread() {
+            if self.open.load(Ordering::Relaxed) {
+                return Err(Refused::AlreadyOpen);
+            }
+            self.open.store(true, Ordering::Relaxed);
+            Closing { flag: &self.open }
+        } else {
+            if owner != NOBODY || self.visited.swap(true, Ordering::SeqCst) {
+                return Err(Refused::OtherThread);
+            }
+            let guard = Closing { flag: &self.visited };
+            if self.owner.load(Ordering::SeqCst) != NOBODY {
+                return Err(Refused::OtherThread);
+            }
+            guard
+        };
+        // SAFETY: the flag taken above is released only when `guard` drops, after `body`. The owner's flag
+        // excludes the owner's own re-entry, `visited` excludes other visitors, and an owner and a
+        // visitor exclude each other: `begin_running` holds `visited` while it sets the owner, and a
+        // visitor looks at the owner again after it took `visited`.
+        let result = body(unsafe { &mut *self.value.get() });
+        drop(guard);
+        Ok(result)
+    }
+}
+
+/// Says that this thread runs the loop.
+#[must_use]
+pub struct Running<'a, T> {
+    cell: &'a LoopCell<T>,
+}
+
+impl<T> Drop for Running<'_, T> {
+    fn drop(&mut self) {
+        self.cell.owner.store(NOBODY, Ordering::SeqCst);
+    }
+}
+
+/// Closes the cell, also when the body panics.
+struct Closing<'a> {
+    flag: &'a AtomicBool,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.flag.store(false, Ordering::Release);
+    }
+}

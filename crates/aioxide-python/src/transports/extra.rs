@@ -1,0 +1,103 @@
+//! `get_extra_info`: what is known of a transport, converted to Python when asked for.
+
+use aioxide_driver::{SocketAddrAny, sys};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::descriptor::Descriptor;
+use super::stream::{Kind, StreamTransport};
+use crate::convert::address;
+use crate::imports::imports;
+
+/// Addresses as the kernel gave them, and the dictionary for everything else.
+#[derive(Default)]
+pub struct Extra {
+    /// Our own address.
+    pub local: Option<SocketAddrAny>,
+    /// The peer's, which the kernel forgets once the connection is reset.
+    pub peer: Option<SocketAddrAny>,
+    /// What was handed in, and what was converted already.
+    pub dictionary: Option<Py<PyDict>>,
+}
+
+impl Extra {
+    /// Ask the kernel for the addresses of a socket.
+    pub fn of_socket(descriptor: &Descriptor, dictionary: Option<Bound<'_, PyDict>>) -> Self {
+        Self {
+            local: sys::local_name(descriptor.number()).ok(),
+            peer: sys::peer_name(descriptor.number()).ok().flatten(),
+            dictionary: dictionary.map(Bound::unbind),
+        }
+    }
+}
+
+impl StreamTransport {
+    /// `get_extra_info(name, default)`.
+    pub fn extra_info(slf: &Bound<'_, Self>, name: &str, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let dictionary = Self::extra_dictionary(slf)?;
+        if let Some(known) = dictionary.get_item(name)? {
+            return Ok(known.unbind());
+        }
+        let is_socket = slf.borrow().kind == Kind::Socket;
+        let found = match name {
+            "socket" if is_socket => Self::socket_info(slf)?,
+            "sockname" if is_socket => {
+                let local = slf.borrow().extra.local.clone();
+                Self::address_info(slf, local, "getsockname")?
+            }
+            "peername" if is_socket => {
+                let peer = slf.borrow().extra.peer.clone();
+                Self::address_info(slf, peer, "getpeername")?
+            }
+            _ => return Ok(default.unwrap_or_else(|| py.None())),
+        };
+        dictionary.set_item(name, &found)?;
+        Ok(found)
+    }
+
+    fn extra_dictionary<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let py = slf.py();
+        if let Some(dictionary) = &slf.borrow().extra.dictionary {
+            return Ok(dictionary.bind(py).clone());
+        }
+        let dictionary = PyDict::new(py);
+        slf.borrow_mut().extra.dictionary = Some(dictionary.clone().unbind());
+        Ok(dictionary)
+    }
+
+    /// The socket behind asyncio's read-only face; made for an accepted connection when first asked for.
+    fn socket_info(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let descriptor = {
+            let mut transport = slf.borrow_mut();
+            match &transport.descriptor {
+                Descriptor::Native(_) => Some(transport.descriptor.take()),
+                _ => None,
+            }
+        };
+        if let Some(Descriptor::Native(descriptor)) = descriptor {
+            let descriptor = Descriptor::into_socket(py, descriptor)?;
+            slf.borrow_mut().descriptor = descriptor;
+        }
+        let socket = match &slf.borrow().descriptor {
+            Descriptor::Object(socket, _) => socket.clone_ref(py),
+            _ => return Ok(py.None()),
+        };
+        imports(py)?.transport_socket.call1(py, (socket,))
+    }
+
+    fn address_info(slf: &Bound<'_, Self>, name: Option<SocketAddrAny>, method: &str) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let Some(name) = name else { return Ok(py.None()) };
+        if let Some(converted) = address::to_python(py, &name)? {
+            return Ok(converted);
+        }
+        // A family that only Python's socket module knows how to write.
+        let socket = Self::extra_info(slf, "socket", None)?;
+        if socket.is_none(py) {
+            return Ok(socket);
+        }
+        socket.call_method0(py, method).or_else(|_| Ok(py.None()))
+    }
+}

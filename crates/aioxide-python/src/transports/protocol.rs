@@ -1,0 +1,92 @@
+//! Calling a transport's protocol.
+//!
+//! The caller's context is the right one: an event is handled in the transport's own, and what a method of the
+//! transport calls at once (`pause_writing` during `write`) runs in that of who called the method, as with
+//! asyncio.
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use pyo3::{Borrowed, intern};
+
+use super::stream::StreamTransport;
+use crate::event_loop::EventLoop;
+use crate::imports::imports;
+
+/// A protocol and how it wants its bytes.
+pub struct Protocol {
+    /// The user's object.
+    pub object: Py<PyAny>,
+    /// Whether it is a `BufferedProtocol`.
+    pub buffered: bool,
+}
+
+impl Protocol {
+    /// Look at what kind of protocol an object is.
+    pub fn new(object: Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffered = object.is_instance(imports(object.py())?.buffered_protocol.bind(object.py()))?;
+        Ok(Self { object: object.unbind(), buffered })
+    }
+}
+
+impl StreamTransport {
+    /// Call a method of the protocol, if there is one still.
+    pub fn call_protocol<'py>(
+        slf: &Bound<'py, Self>,
+        method: &Bound<'py, PyString>,
+        argument: Option<Borrowed<'_, 'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let protocol = match &slf.borrow().protocol {
+            Some(protocol) => protocol.object.clone_ref(py),
+            None => return Ok(py.None().into_bound(py)),
+        };
+        match argument {
+            Some(argument) => protocol.bind(py).call_method1(method, (argument,)),
+            None => protocol.bind(py).call_method0(method),
+        }
+    }
+
+    /// Ask the protocol to stop writing, where its buffer is above the high-water mark.
+    pub fn pause_protocol_if_full(slf: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut transport = slf.borrow_mut();
+            let writing = &mut transport.writing;
+            if writing.marks.protocol_paused || !writing.is_above_high() {
+                return Ok(());
+            }
+            writing.marks.protocol_paused = true;
+        }
+        Self::call_flow_control(slf, intern!(slf.py(), "pause_writing"))
+    }
+
+    /// Let the protocol write again, where its buffer fell to the low-water mark.
+    pub fn resume_protocol_if_drained(slf: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut transport = slf.borrow_mut();
+            let writing = &mut transport.writing;
+            if !writing.marks.protocol_paused || writing.size > writing.marks.low {
+                return Ok(());
+            }
+            writing.marks.protocol_paused = false;
+        }
+        Self::call_flow_control(slf, intern!(slf.py(), "resume_writing"))
+    }
+
+    fn call_flow_control(slf: &Bound<'_, Self>, method: &Bound<'_, PyString>) -> PyResult<()> {
+        let Err(error) = Self::call_protocol(slf, method, None) else { return Ok(()) };
+        Self::report(slf, &format!("protocol.{method}() failed"), error)
+    }
+
+    /// Report an exception with the transport and its protocol.
+    pub fn report(slf: &Bound<'_, Self>, message: &str, error: PyErr) -> PyResult<()> {
+        let py = slf.py();
+        let (event_loop, protocol) = {
+            let transport = slf.borrow();
+            let protocol = transport.protocol.as_ref().map(|protocol| protocol.object.clone_ref(py));
+            (transport.event_loop.clone_ref(py), protocol)
+        };
+        let protocol = protocol.unwrap_or_else(|| py.None());
+        let concerning = [("transport", slf.as_any()), ("protocol", protocol.bind(py))];
+        EventLoop::report_error(event_loop.bind(py), message, error, &concerning)
+    }
+}

@@ -1,0 +1,487 @@
+//! The reading side of a stream transport.
+//!
+//! Two ways to read. *Buffers*: the driver receives into its own small buffers and hands them over; best
+//! for many connections with small messages, where the driver offers it (io_uring, sockets). *Readiness*: the
+//! driver says that there is something, and we read it directly into large memory or the protocol's own; best
+//! for large messages, and the only way for pipes and on epoll. A connection that keeps filling whole
+//! buffers moves to readiness, and back when its messages are small again.
+//!
+//! # Invariants
+//! - A cancelled *buffers* operation may still hand over bytes that came before; the next operation starts
+//!   only after its end (`Draining`), so bytes are delivered in order.
+//! - What comes while reading is paused is held and delivered first afterwards.
+
+use std::collections::VecDeque;
+use std::io;
+
+use aioxide_driver::{Buffer, Op, Outcome, Token, sys};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::stream::{Event, Kind, Phase, StreamTransport};
+use crate::error::os_error;
+use crate::event_loop::{Interest, Submission};
+use crate::ffi::buffer::Contiguous;
+
+/// So many full buffers in a row, and the connection moves to readiness.
+const FULL_BUFFERS_TO_LEAVE: u32 = 8;
+
+/// So many small reads in a row, and it moves back.
+const SMALL_READS_TO_RETURN: u32 = 32;
+
+/// A read of at most this many bytes is small, in bytes.
+const SMALL_READ: usize = 2048;
+
+/// The state of the reading side.
+#[derive(Default)]
+pub struct ReadSide {
+    operation: Operation,
+    /// Whether the user paused reading.
+    pub paused: bool,
+    /// Whether the end of file was seen.
+    ended: bool,
+    /// What came while reading was paused; an empty entry is the end of file.
+    held: VecDeque<Vec<u8>>,
+    /// How reading failed while it was paused, after what is held.
+    failure: Option<io::Error>,
+    /// Whether this connection reads large messages.
+    large: bool,
+    streak: u32,
+}
+
+/// What the driver was asked for.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+enum Operation {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// To receive into its buffers.
+    Buffers(Token),
+    /// To receive no longer; the end is still to come.
+    Draining,
+    /// To say when reading would not block.
+    Readiness(Token),
+}
+
+impl ReadSide {
+    /// Whether something waits for reading to be resumed.
+    fn holds(&self) -> bool {
+        !self.held.is_empty() || self.failure.is_some()
+    }
+
+    /// Whether the driver watches for bytes.
+    pub fn is_active(&self) -> bool {
+        matches!(self.operation, Operation::Buffers(_) | Operation::Readiness(_))
+    }
+}
+
+impl StreamTransport {
+    /// Ask the driver for bytes, unless it was asked already or nobody wants them.
+    pub(super) fn start_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (event_loop, op, uses_buffers) = {
+            let transport = slf.borrow();
+            let reading = &transport.reading;
+            let wanted = transport.phase == Phase::Open && !reading.paused && !reading.ended;
+            if !wanted || reading.operation != Operation::Idle {
+                return Ok(());
+            }
+            let descriptor = transport.descriptor.number();
+            let event_loop = transport.event_loop.clone_ref(py);
+            let uses_buffers =
+                transport.kind == Kind::Socket && !reading.large && event_loop.get().is_completion_based();
+            let op = if uses_buffers {
+                Op::ReceiveRepeatedly { socket: descriptor }
+            } else {
+                Op::WaitReadable { descriptor, repeat: true }
+            };
+            (event_loop, op, uses_buffers)
+        };
+        let interest = Interest::Reading(slf.clone().unbind());
+        let submitted = event_loop.get().with_core(|core| core.submit(op, interest))?;
+        match submitted {
+            Submission::Pending(token) => {
+                let operation =
+                    if uses_buffers { Operation::Buffers(token) } else { Operation::Readiness(token) };
+                slf.borrow_mut().reading.operation = operation;
+                Ok(())
+            }
+            Submission::Done(Outcome::Failed(error), _interest) => Self::handle_read_failed(slf, error),
+            Submission::Done(..) => Ok(()),
+        }
+    }
+
+    /// Lose interest in bytes for good.
+    pub(super) fn stop_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (operation, event_loop, held) = {
+            let mut transport = slf.borrow_mut();
+            let event_loop = transport.event_loop.clone_ref(slf.py());
+            let held = std::mem::take(&mut transport.reading.held);
+            (std::mem::take(&mut transport.reading.operation), event_loop, held)
+        };
+        drop(held);
+        if let Operation::Buffers(token) | Operation::Readiness(token) = operation {
+            let interest = event_loop.get().with_core(|core| core.cancel(token))?;
+            drop(interest);
+        }
+        Ok(())
+    }
+
+    /// End the current operation; the next one may differ.
+    fn suspend_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (operation, event_loop) = {
+            let transport = slf.borrow();
+            (transport.reading.operation, transport.event_loop.clone_ref(slf.py()))
+        };
+        match operation {
+            Operation::Buffers(token) => {
+                slf.borrow_mut().reading.operation = Operation::Draining;
+                event_loop.get().with_core(|core| core.cancel_and_wait(token))
+            }
+            Operation::Readiness(token) => {
+                slf.borrow_mut().reading.operation = Operation::Idle;
+                let interest = event_loop.get().with_core(|core| core.cancel(token))?;
+                drop(interest);
+                Ok(())
+            }
+            Operation::Idle | Operation::Draining => Ok(()),
+        }
+    }
+
+    /// `pause_reading()`.
+    pub(super) fn pause(slf: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut transport = slf.borrow_mut();
+            if transport.phase != Phase::Open || transport.reading.paused {
+                return Ok(());
+            }
+            transport.reading.paused = true;
+        }
+        Self::suspend_reading(slf)
+    }
+
+    /// `resume_reading()`.
+    pub(super) fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let holds = {
+            let mut transport = slf.borrow_mut();
+            if transport.phase != Phase::Open || !transport.reading.paused {
+                return Ok(());
+            }
+            transport.reading.paused = false;
+            transport.reading.holds()
+        };
+        if holds { Self::schedule(slf, Event::DeliverHeld) } else { Self::start_reading(slf) }
+    }
+
+    /// Bytes, or the end of file, from the driver's buffers.
+    pub(super) fn handle_received(slf: &Bound<'_, Self>, buffer: Buffer, last: bool) -> PyResult<()> {
+        let changes_mode = {
+            let mut transport = slf.borrow_mut();
+            let is_open = transport.phase == Phase::Open;
+            let reading = &mut transport.reading;
+            if last {
+                reading.operation = Operation::Idle;
+            }
+            if !is_open {
+                return Ok(());
+            }
+            if reading.paused || !reading.held.is_empty() {
+                reading.held.push_back(buffer.to_vec());
+                return Ok(());
+            }
+            reading.note_received(buffer.is_full())
+        };
+        if changes_mode {
+            Self::suspend_reading(slf)?;
+        }
+        let delivered = Self::deliver(slf, &buffer);
+        drop(buffer);
+        let started = if last { Self::start_reading(slf) } else { Ok(()) };
+        delivered.and(started)
+    }
+
+    /// The driver's receiving ended as we asked: begin again, perhaps in the other way.
+    pub(super) fn handle_reading_ended(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.borrow_mut().reading.operation = Operation::Idle;
+        let holds = slf.borrow().reading.holds();
+        if holds { Ok(()) } else { Self::start_reading(slf) }
+    }
+
+    /// Deliver what came while reading was paused, for as long as it is not paused again.
+    pub(super) fn deliver_held(slf: &Bound<'_, Self>) -> PyResult<()> {
+        loop {
+            let held = {
+                let mut transport = slf.borrow_mut();
+                if transport.phase != Phase::Open || transport.reading.paused {
+                    return Ok(());
+                }
+                transport.reading.held.pop_front()
+            };
+            match held {
+                Some(held) => {
+                    if let Err(error) = Self::deliver(slf, &held) {
+                        // It ends the loop; who runs it again gets the rest.
+                        Self::schedule(slf, Event::DeliverHeld)?;
+                        return Err(error);
+                    }
+                }
+                None => {
+                    let failure = slf.borrow_mut().reading.failure.take();
+                    return match failure {
+                        Some(failure) => Self::handle_read_failed(slf, failure),
+                        None => Self::start_reading(slf),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Reading failed.
+    pub(super) fn handle_read_failed(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
+        let kind = {
+            let mut transport = slf.borrow_mut();
+            transport.reading.operation = Operation::Idle;
+            if transport.phase != Phase::Open {
+                return Ok(());
+            }
+            if transport.reading.paused || transport.reading.holds() {
+                transport.reading.failure = Some(error);
+                return Ok(());
+            }
+            transport.kind
+        };
+        let message = match kind {
+            Kind::Socket => "Fatal read error on socket transport",
+            Kind::ReadPipe | Kind::WritePipe => "Fatal read error on pipe transport",
+        };
+        Self::fail(slf, os_error(slf.py(), &error), message)
+    }
+
+    /// Reading would not block.
+    pub(super) fn handle_read_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (kind, buffered) = {
+            let transport = slf.borrow();
+            let is_watching = matches!(transport.reading.operation, Operation::Readiness(_));
+            if transport.phase != Phase::Open || !is_watching {
+                return Ok(());
+            }
+            let buffered = transport.protocol.as_ref().is_some_and(|protocol| protocol.buffered);
+            (transport.kind, buffered)
+        };
+        match kind {
+            Kind::WritePipe => Self::handle_reader_gone(slf),
+            Kind::Socket | Kind::ReadPipe if buffered => Self::read_into_protocol(slf),
+            Kind::Socket | Kind::ReadPipe => Self::read_into_scratch(slf),
+        }
+    }
+
+    fn read_into_scratch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (event_loop, descriptor, kind) = {
+            let transport = slf.borrow();
+            (transport.event_loop.clone_ref(py), transport.descriptor.number(), transport.kind)
+        };
+        let read = event_loop.get().with_core(|core| {
+            let memory = core.scratch.bytes();
+            match read_from(kind, descriptor, memory) {
+                Ok(length) => Ok(PyBytes::new(py, &memory[..length]).unbind()),
+                Err(error) => Err(error),
+            }
+        })?;
+        match read {
+            Ok(data) => {
+                let data = data.into_bound(py);
+                if Self::note_direct_read(slf, data.as_bytes().len()) {
+                    Self::suspend_reading(slf)?;
+                    let delivered = Self::deliver_bytes(slf, data);
+                    return Self::start_reading(slf).and(delivered);
+                }
+                Self::deliver_bytes(slf, data)
+            }
+            Err(error) if is_not_ready(&error) => Ok(()),
+            Err(error) => Self::handle_read_error(slf, error),
+        }
+    }
+
+    fn read_into_protocol(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (descriptor, kind) = {
+            let transport = slf.borrow();
+            (transport.descriptor.number(), transport.kind)
+        };
+        let Some(mut memory) = Self::protocol_memory(slf)? else { return Ok(()) };
+        let read = memory.write(|memory| read_from(kind, descriptor, memory));
+        drop(memory);
+        match read {
+            Err(error) => Self::fail(slf, error, "Fatal error: protocol.get_buffer() call failed."),
+            Ok(Ok(0)) => Self::handle_end_of_file(slf),
+            Ok(Ok(length)) => {
+                if Self::note_direct_read(slf, length) {
+                    Self::suspend_reading(slf)?;
+                    let told = Self::tell_updated(slf, length);
+                    return Self::start_reading(slf).and(told);
+                }
+                Self::tell_updated(slf, length)
+            }
+            Ok(Err(error)) if is_not_ready(&error) => Ok(()),
+            Ok(Err(error)) => Self::handle_read_error(slf, error),
+        }
+    }
+
+    fn handle_read_error(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
+        Self::suspend_reading(slf)?;
+        Self::handle_read_failed(slf, error)
+    }
+
+    /// Count a direct read; `true` where the connection should go back to the driver's buffers.
+    fn note_direct_read(slf: &Bound<'_, Self>, length: usize) -> bool {
+        let mut transport = slf.borrow_mut();
+        let reading = &mut transport.reading;
+        if !reading.large || length > SMALL_READ {
+            reading.streak = 0;
+            return false;
+        }
+        reading.streak += 1;
+        if reading.streak < SMALL_READS_TO_RETURN {
+            return false;
+        }
+        reading.streak = 0;
+        reading.large = false;
+        true
+    }
+
+    /// Give bytes to the protocol; none at all is the end of file.
+    fn deliver(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<()> {
+        let mut rest = data;
+        loop {
+            // Each piece may be answered with another protocol, of the other kind.
+            let buffered = slf.borrow().protocol.as_ref().is_some_and(|protocol| protocol.buffered);
+            if !buffered || rest.is_empty() {
+                return Self::deliver_bytes(slf, PyBytes::new(slf.py(), rest));
+            }
+            let Some(mut memory) = Self::protocol_memory(slf)? else { return Ok(()) };
+            let copied = memory.write(|memory| {
+                let length = memory.len().min(rest.len());
+                memory[..length].copy_from_slice(&rest[..length]);
+                length
+            });
+            drop(memory);
+            match copied {
+                Ok(length) => {
+                    rest = &rest[length..];
+                    let told = Self::tell_updated(slf, length);
+                    let paused = {
+                        let mut transport = slf.borrow_mut();
+                        if rest.is_empty() || transport.phase != Phase::Open {
+                            return told;
+                        }
+                        let paused = transport.reading.paused;
+                        if paused || told.is_err() {
+                            transport.reading.held.push_front(rest.to_vec());
+                        }
+                        paused
+                    };
+                    if let Err(error) = told {
+                        // It ends the loop; who runs it again gets the rest.
+                        Self::schedule(slf, Event::DeliverHeld)?;
+                        return Err(error);
+                    }
+                    if paused {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    return Self::fail(slf, error, "Fatal error: protocol.get_buffer() call failed.");
+                }
+            }
+        }
+    }
+
+    fn deliver_bytes(slf: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
+        if data.as_bytes().is_empty() {
+            return Self::handle_end_of_file(slf);
+        }
+        let py = slf.py();
+        let method = intern!(py, "data_received");
+        match Self::call_protocol(slf, method, Some(data.as_any().as_borrowed())) {
+            Ok(_) => Ok(()),
+            Err(error) => Self::fail(slf, error, "Fatal error: protocol.data_received() call failed."),
+        }
+    }
+
+    /// Ask a buffered protocol for memory; `None` where that failed and the transport was closed for it.
+    fn protocol_memory(slf: &Bound<'_, Self>) -> PyResult<Option<Contiguous>> {
+        let py = slf.py();
+        let size_hint = (-1_i32).into_pyobject(py)?;
+        let memory =
+            Self::call_protocol(slf, intern!(py, "get_buffer"), Some(size_hint.as_any().as_borrowed()))
+                .and_then(|memory| Contiguous::of(&memory))
+                .and_then(|memory| match memory.len() {
+                    0 => Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer")),
+                    _ => Ok(memory),
+                });
+        match memory {
+            Ok(memory) => Ok(Some(memory)),
+            Err(error) => {
+                Self::fail(slf, error, "Fatal error: protocol.get_buffer() call failed.")?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn tell_updated(slf: &Bound<'_, Self>, length: usize) -> PyResult<()> {
+        let py = slf.py();
+        let length = length.into_pyobject(py)?;
+        let method = intern!(py, "buffer_updated");
+        match Self::call_protocol(slf, method, Some(length.as_any().as_borrowed())) {
+            Ok(_) => Ok(()),
+            Err(error) => Self::fail(slf, error, "Fatal error: protocol.buffer_updated() call failed."),
+        }
+    }
+
+    /// The peer will send no more: a socket's protocol says whether writing goes on; a pipe is over.
+    fn handle_end_of_file(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        slf.borrow_mut().reading.ended = true;
+        Self::suspend_reading(slf)?;
+        let answer = Self::call_protocol(slf, intern!(py, "eof_received"), None);
+        let keeps_open = match answer.and_then(|answer| answer.is_truthy()) {
+            Ok(keeps_open) => keeps_open && slf.borrow().kind == Kind::Socket,
+            Err(error) => {
+                return Self::fail(slf, error, "Fatal error: protocol.eof_received() call failed.");
+            }
+        };
+        if keeps_open { Ok(()) } else { Self::begin_closing(slf) }
+    }
+}
+
+impl ReadSide {
+    /// Count a buffer; `true` where the connection should read directly from now on.
+    fn note_received(&mut self, full: bool) -> bool {
+        if !full {
+            self.streak = 0;
+            return false;
+        }
+        self.streak += 1;
+        if self.streak < FULL_BUFFERS_TO_LEAVE || self.large {
+            return false;
+        }
+        self.streak = 0;
+        self.large = true;
+        true
+    }
+}
+
+/// Read once; an empty read is the end of file.
+fn read_from(kind: Kind, descriptor: std::os::fd::RawFd, memory: &mut [u8]) -> io::Result<usize> {
+    match kind {
+        Kind::Socket => sys::receive(descriptor, memory),
+        Kind::ReadPipe | Kind::WritePipe => sys::read(descriptor, memory),
+    }
+}
+
+/// Whether a call would have blocked or was interrupted: nothing is wrong.
+pub(super) fn is_not_ready(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

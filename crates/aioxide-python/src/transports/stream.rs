@@ -1,0 +1,555 @@
+//! The transport of byte streams: sockets and the ends of pipes (asyncio docs, "Transports").
+//!
+//! Its life: `Open` → `Closing` (what was written still leaves) → `Lost` (`connection_lost` is scheduled) →
+//! `Closed`. Reading is in `reading.rs`, writing in `writing.rs`.
+//!
+//! # Invariants
+//! - No Python is called and no Python object dropped while a transport is borrowed.
+//! - The driver knows of at most one reading and one writing operation of a transport.
+//! - `connection_lost` is called exactly once, after `connection_made`, and the descriptor is closed after it.
+
+use std::os::fd::OwnedFd;
+
+use aioxide_driver::{Buffer, sys};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+use pyo3::types::{PyDict, PyString};
+use pyo3::{PyTraverseError, intern};
+
+use super::descriptor::Descriptor;
+use super::extra::Extra;
+use super::protocol::Protocol;
+use super::reading::ReadSide;
+use super::writing::WriteSide;
+use crate::callback::Callback;
+use crate::error::os_error;
+use crate::event_loop::EventLoop;
+use crate::ffi::collector::new_with_dictionary;
+use crate::ffi::context;
+use crate::imports::imports;
+
+/// What the descriptor is, and with it how it is read, written and closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A connected stream socket.
+    Socket,
+    /// The end of a pipe that is read.
+    ReadPipe,
+    /// The end of a pipe that is written.
+    WritePipe,
+}
+
+/// Where a transport is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading and writing.
+    Open,
+    /// No longer reading; what was written still leaves.
+    Closing,
+    /// `connection_lost` is scheduled.
+    Lost,
+    /// `connection_lost` was called, the descriptor is closed.
+    Closed,
+}
+
+/// What happens to a transport, in its turn of the ready queue.
+pub enum Event {
+    /// It was made: tell the protocol, begin to read, then wake who waits for it.
+    Made(Option<Py<PyAny>>),
+    /// Bytes, or the end of file. `last`: the operation ended with them.
+    Received {
+        /// Empty for the end of file.
+        buffer: Buffer,
+        /// Whether it was the operation's final completion.
+        last: bool,
+    },
+    /// Reading would not block.
+    ReadReady,
+    /// Reading failed.
+    ReadFailed(std::io::Error),
+    /// The reading operation was cancelled and is over.
+    ReadingEnded,
+    /// What came while reading was paused can be delivered.
+    DeliverHeld,
+    /// Bytes left by the driver.
+    Sent {
+        /// The memory the driver was lent.
+        buffer: Vec<u8>,
+        /// How many bytes of it left.
+        length: usize,
+    },
+    /// Writing would not block.
+    WriteReady,
+    /// Something waits to be sent that another thread wrote.
+    WriteMore,
+    /// Writing failed.
+    WriteFailed(std::io::Error),
+    /// The writing operation was cancelled and is over.
+    WritingEnded,
+    /// The connection is over.
+    ConnectionLost(Option<PyErr>),
+}
+
+/// A stream transport. `isinstance(transport, asyncio.Transport)` holds.
+#[pyclass(module = "aioxide", weakref, dict)]
+pub struct StreamTransport {
+    pub(super) event_loop: Py<EventLoop>,
+    pub(super) context: Py<PyAny>,
+    pub(super) kind: Kind,
+    pub(super) phase: Phase,
+    pub(super) descriptor: Descriptor,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) reading: ReadSide,
+    pub(super) writing: WriteSide,
+    pub(super) extra: Extra,
+    server: Option<Py<PyAny>>,
+}
+
+impl StreamTransport {
+    /// Make the transport of a Python socket or pipe object.
+    pub fn open(
+        event_loop: &Bound<'_, EventLoop>,
+        kind: Kind,
+        object: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        waiter: Option<Py<PyAny>>,
+        extra: Option<Bound<'_, PyDict>>,
+        server: Option<Py<PyAny>>,
+    ) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        let descriptor = Descriptor::of(object.clone())?;
+        let extra = if kind == Kind::Socket {
+            event_loop.call_method1(intern!(py, "_ensure_fd_no_transport"), (&object,))?;
+            disable_nagle(&descriptor);
+            Extra::of_socket(&descriptor, extra)
+        } else {
+            let number = descriptor.number();
+            if !sys::is_pipe_like(number).map_err(|error| os_error(py, &error))? {
+                return Err(PyValueError::new_err("Pipe transport is for pipes/sockets only."));
+            }
+            sys::set_nonblocking(number).map_err(|error| os_error(py, &error))?;
+            let dictionary = extra.unwrap_or_else(|| PyDict::new(py));
+            dictionary.set_item("pipe", object)?;
+            Extra { dictionary: Some(dictionary.unbind()), ..Extra::default() }
+        };
+        Self::make(event_loop, kind, descriptor, protocol, waiter, extra, server)
+    }
+
+    /// Make the transport of a connection that the driver accepted.
+    pub fn accepted(
+        event_loop: &Bound<'_, EventLoop>,
+        connection: OwnedFd,
+        protocol: Bound<'_, PyAny>,
+        server: Option<Py<PyAny>>,
+    ) -> PyResult<Py<Self>> {
+        let descriptor = Descriptor::Native(connection);
+        disable_nagle(&descriptor);
+        let extra = Extra::of_socket(&descriptor, None);
+        Self::make(event_loop, Kind::Socket, descriptor, protocol, None, extra, server)
+    }
+
+    fn make(
+        event_loop: &Bound<'_, EventLoop>,
+        kind: Kind,
+        descriptor: Descriptor,
+        protocol: Bound<'_, PyAny>,
+        waiter: Option<Py<PyAny>>,
+        extra: Extra,
+        server: Option<Py<PyAny>>,
+    ) -> PyResult<Py<Self>> {
+        let py = event_loop.py();
+        let number = descriptor.number();
+        let transport = new_with_dictionary(
+            py,
+            Self {
+                event_loop: event_loop.clone().unbind(),
+                context: context::copy_current(py)?,
+                kind,
+                phase: Phase::Open,
+                descriptor,
+                protocol: Some(Protocol::new(protocol)?),
+                reading: ReadSide::default(),
+                writing: WriteSide::default(),
+                extra,
+                server: None,
+            },
+        )?;
+        if let Some(server) = server {
+            Self::tell_server(&transport, &server, intern!(py, "_attach"))?;
+            transport.borrow_mut().server = Some(server);
+        }
+        event_loop.get().transports().insert(number, true);
+        Self::schedule(&transport, Event::Made(waiter))?;
+        Ok(transport.unbind())
+    }
+
+    /// Call `_attach` or `_detach` of `asyncio.Server`, which takes the transport since Python 3.13.
+    fn tell_server(slf: &Bound<'_, Self>, server: &Py<PyAny>, method: &Bound<'_, PyString>) -> PyResult<()> {
+        let py = slf.py();
+        if imports(py)?.server_knows_transports {
+            server.call_method1(py, method, (slf,))?;
+        } else {
+            server.call_method0(py, method)?;
+        }
+        Ok(())
+    }
+
+    /// Have an event handled in the next turn.
+    pub(super) fn schedule(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
+        let event_loop = slf.borrow().event_loop.clone_ref(slf.py());
+        EventLoop::enqueue(event_loop.bind(slf.py()), Callback::Transport(slf.clone().unbind(), event))
+    }
+
+    /// Handle an event; an error is one that must end the loop.
+    pub fn handle_event(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
+        Self::run_as_event(slf, || Self::dispatch(slf, event))
+    }
+
+    /// Run `body` in the transport's context. Its error is reported, unless it must end the loop.
+    pub(super) fn run_as_event(slf: &Bound<'_, Self>, body: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
+        let py = slf.py();
+        let run_context = slf.borrow().context.clone_ref(py);
+        context::run_in(run_context.bind_borrowed(py), body)
+            .or_else(|error| Self::report(slf, "Exception in a transport", error))
+    }
+
+    fn dispatch(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
+        match event {
+            Event::Made(waiter) => Self::handle_made(slf, waiter),
+            Event::Received { buffer, last } => Self::handle_received(slf, buffer, last),
+            Event::ReadReady => Self::handle_read_ready(slf),
+            Event::ReadFailed(error) => Self::handle_read_failed(slf, error),
+            Event::ReadingEnded => Self::handle_reading_ended(slf),
+            Event::DeliverHeld => Self::deliver_held(slf),
+            Event::Sent { buffer, length } => Self::handle_sent(slf, buffer, length),
+            Event::WriteReady => Self::handle_write_ready(slf),
+            Event::WriteMore => Self::write_out(slf),
+            Event::WriteFailed(error) => Self::handle_write_failed(slf, error),
+            Event::WritingEnded => Ok(()),
+            Event::ConnectionLost(error) => Self::handle_connection_lost(slf, error),
+        }
+    }
+
+    fn handle_made(slf: &Bound<'_, Self>, waiter: Option<Py<PyAny>>) -> PyResult<()> {
+        let py = slf.py();
+        let made = Self::call_protocol(slf, intern!(py, "connection_made"), Some(slf.as_any().as_borrowed()));
+        let told = made
+            .map(drop)
+            .or_else(|error| Self::report(slf, "Exception in callback protocol.connection_made()", error));
+        // Also when the protocol ends the loop: who runs it again finds the connection at work.
+        Self::start_reading(slf)?;
+        if let Some(waiter) = waiter
+            && !waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)?
+        {
+            waiter.call_method1(py, intern!(py, "set_result"), (py.None(),))?;
+        }
+        told
+    }
+
+    fn handle_connection_lost(slf: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        let py = slf.py();
+        let error = match error {
+            Some(error) => error.into_value(py).into_any(),
+            None => py.None(),
+        };
+        let told = Self::call_protocol(slf, intern!(py, "connection_lost"), Some(error.bind_borrowed(py)));
+        let told = told
+            .map(drop)
+            .or_else(|error| Self::report(slf, "Exception in callback protocol.connection_lost()", error));
+        let released = Self::release(slf);
+        told.and(released)
+    }
+
+    /// Close the descriptor and let go of everything.
+    fn release(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (descriptor, protocol, server, event_loop) = {
+            let mut transport = slf.borrow_mut();
+            transport.phase = Phase::Closed;
+            let descriptor = transport.descriptor.take();
+            let event_loop = transport.event_loop.clone_ref(py);
+            (descriptor, transport.protocol.take(), transport.server.take(), event_loop)
+        };
+        let number = descriptor.number();
+        event_loop.get().transports().remove(&number);
+        let closed = descriptor.close(py);
+        drop(protocol);
+        if let Some(server) = server {
+            Self::tell_server(slf, &server, intern!(py, "_detach"))?;
+        }
+        closed
+    }
+
+    /// End the connection for an error of the network or of the protocol (asyncio `_fatal_error`): errors of
+    /// the network are expected, so only debug mode logs them. What must end the loop is handed back, and the
+    /// connection stays.
+    pub(super) fn fail(slf: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
+        let py = slf.py();
+        if error.is_instance_of::<PyOSError>(py) {
+            let debug = slf.borrow().event_loop.get().debug();
+            if debug {
+                let text = format!("{}: {message}: {}", slf.repr()?, error.value(py));
+                imports(py)?.logger.call_method1(py, intern!(py, "debug"), ("%s", text))?;
+            }
+        } else {
+            Self::report(slf, message, error.clone_ref(py))?;
+        }
+        Self::force_close(slf, Some(error))
+    }
+
+    /// Drop what was not written yet and schedule `connection_lost`.
+    pub(super) fn force_close(slf: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        if matches!(slf.borrow().phase, Phase::Lost | Phase::Closed) {
+            return Ok(());
+        }
+        Self::stop_reading(slf)?;
+        Self::discard_writes(slf)?;
+        Self::enter(slf, Phase::Lost);
+        Self::schedule(slf, Event::ConnectionLost(error))
+    }
+
+    /// Schedule `connection_lost` of a transport that has written everything.
+    pub(super) fn finish_closing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::enter(slf, Phase::Lost);
+        Self::schedule(slf, Event::ConnectionLost(None))
+    }
+
+    /// Enter a phase after `Open`: the descriptor may be watched by others from now on.
+    fn enter(slf: &Bound<'_, Self>, phase: Phase) {
+        let mut transport = slf.borrow_mut();
+        transport.phase = phase;
+        let number = transport.descriptor.number();
+        if let Some(is_open) = transport.event_loop.get().transports().get_mut(&number) {
+            *is_open = false;
+        }
+    }
+
+    /// Begin to close: no more reading; `connection_lost` follows once everything is written.
+    pub(super) fn begin_closing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.borrow().phase != Phase::Open {
+            return Ok(());
+        }
+        Self::enter(slf, Phase::Closing);
+        Self::stop_reading(slf)?;
+        Self::write_out(slf)?;
+        let finished = {
+            let transport = slf.borrow();
+            transport.phase == Phase::Closing && transport.writing.is_empty()
+        };
+        if finished { Self::finish_closing(slf) } else { Ok(()) }
+    }
+
+    /// RuntimeError on another thread than the one that runs the loop. `write` needs no such check: it works there,
+    /// as it does with asyncio by accident.
+    fn check_thread(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.borrow().event_loop.get().check_thread()
+    }
+
+    fn describe(&self) -> String {
+        let mut parts = vec!["StreamTransport".to_owned()];
+        match self.phase {
+            Phase::Open => {}
+            Phase::Closing | Phase::Lost => parts.push("closing".to_owned()),
+            Phase::Closed => parts.push("closed".to_owned()),
+        }
+        parts.push(format!("fd={}", self.descriptor.number()));
+        if self.phase != Phase::Closed {
+            if self.kind != Kind::WritePipe {
+                parts.push(format!("read={}", if self.reading.is_active() { "polling" } else { "idle" }));
+            }
+            if self.kind != Kind::ReadPipe {
+                let state = if self.writing.is_waiting() { "polling" } else { "idle" };
+                parts.push(format!("write=<{state}, bufsize={}>", self.writing.size));
+            }
+        }
+        format!("<{}>", parts.join(" "))
+    }
+}
+
+#[pymethods]
+impl StreamTransport {
+    /// The class that the transport is an instance of, for `isinstance`.
+    #[getter]
+    fn __class__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let imports = imports(py)?;
+        let class = match self.kind {
+            Kind::Socket => &imports.transport,
+            Kind::ReadPipe => &imports.read_transport,
+            Kind::WritePipe => &imports.write_transport,
+        };
+        Ok(class.bind(py).clone())
+    }
+
+    /// The loop that the transport belongs to.
+    #[getter]
+    fn _loop(&self, py: Python<'_>) -> Py<EventLoop> {
+        self.event_loop.clone_ref(py)
+    }
+
+    // BaseTransport.
+
+    /// Return what is known of the transport under a name, such as "peername" or "socket".
+    #[pyo3(signature = (name, default=None))]
+    fn get_extra_info(slf: &Bound<'_, Self>, name: &str, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        Self::extra_info(slf, name, default)
+    }
+
+    /// Return whether the transport is closing or closed.
+    fn is_closing(&self) -> bool {
+        self.phase != Phase::Open
+    }
+
+    /// Close the transport once what was written has left.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_thread(slf)?;
+        Self::begin_closing(slf)
+    }
+
+    /// Set a new protocol.
+    fn set_protocol(slf: &Bound<'_, Self>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
+        let protocol = Protocol::new(protocol)?;
+        let previous = slf.borrow_mut().protocol.replace(protocol);
+        drop(previous);
+        Ok(())
+    }
+
+    /// Return the current protocol.
+    fn get_protocol(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.protocol.as_ref().map(|protocol| protocol.object.clone_ref(py))
+    }
+
+    // ReadTransport.
+
+    /// Return whether the transport is receiving.
+    fn is_reading(&self) -> bool {
+        self.phase == Phase::Open && !self.reading.paused
+    }
+
+    /// Stop delivering data until resume_reading().
+    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_thread(slf)?;
+        Self::pause(slf)
+    }
+
+    /// Deliver data again.
+    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_thread(slf)?;
+        Self::resume(slf)
+    }
+
+    // WriteTransport.
+
+    /// Write bytes without blocking.
+    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::write_data(slf, data)
+    }
+
+    /// Write several pieces of bytes.
+    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::write_lines(slf, list_of_data)
+    }
+
+    /// Close the writing half once what was written has left.
+    fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_thread(slf)?;
+        Self::end_writing(slf)
+    }
+
+    /// Return whether the transport supports write_eof(): it does.
+    fn can_write_eof(&self) -> bool {
+        true
+    }
+
+    /// Close at once; what was not sent is lost.
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_thread(slf)?;
+        Self::write_out(slf)?;
+        Self::force_close(slf, None)
+    }
+
+    /// Return how many bytes wait to be sent.
+    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        Self::write_out(slf)?;
+        Ok(slf.borrow().writing.size)
+    }
+
+    /// Return the low- and the high-water mark, in bytes.
+    fn get_write_buffer_limits(&self) -> (usize, usize) {
+        (self.writing.marks.low, self.writing.marks.high)
+    }
+
+    /// Set the high- and the low-water mark, in bytes.
+    #[pyo3(signature = (high=None, low=None))]
+    fn set_write_buffer_limits(
+        slf: &Bound<'_, Self>,
+        high: Option<isize>,
+        low: Option<isize>,
+    ) -> PyResult<()> {
+        slf.borrow_mut().writing.marks.set(high, low)?;
+        // The marks look at what the kernel did not take.
+        if slf.borrow().writing.is_above_high() {
+            Self::write_out(slf)?;
+        }
+        Self::pause_protocol_if_full(slf)
+    }
+
+    fn __repr__(&self) -> String {
+        self.describe()
+    }
+
+    // Garbage collection.
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.event_loop)?;
+        visit.call(&self.context)?;
+        if let Some(protocol) = &self.protocol {
+            visit.call(&protocol.object)?;
+        }
+        if let Descriptor::Object(object, _) = &self.descriptor {
+            visit.call(object)?;
+        }
+        visit.call(&self.extra.dictionary)?;
+        visit.call(&self.server)
+    }
+
+    fn __clear__(&mut self) {
+        // Taken first and dropped last: dropping may run code that looks at this transport.
+        let taken = (self.protocol.take(), self.server.take(), self.extra.dictionary.take());
+        drop(taken);
+    }
+}
+
+impl Drop for StreamTransport {
+    /// Warn of a transport that nobody closed, as asyncio's `__del__` does.
+    fn drop(&mut self) {
+        if self.descriptor.is_closed() {
+            return;
+        }
+        let text = format!("unclosed transport {}", self.describe());
+        let descriptor = self.descriptor.take();
+        let number = descriptor.number();
+        // Where the interpreter is gone the descriptor goes with the process.
+        let _ = Python::try_attach(|py| {
+            self.event_loop.get().transports().remove(&number);
+            let warned = imports(py).and_then(|imports| {
+                let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
+                imports.warn.call1(py, (text, category))
+            });
+            if let Err(error) = warned.and_then(|_| descriptor.close_if_open(py)) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+}
+
+/// Have small writes leave without waiting for an acknowledgement, as asyncio does.
+fn disable_nagle(descriptor: &Descriptor) {
+    // Only TCP has the option; every other family answers that it has not.
+    let _ = sys::set_nodelay(descriptor.number(), true);
+}
+
+/// The exception for a method that needs an open writing side.
+pub(super) fn after_eof() -> PyErr {
+    PyRuntimeError::new_err("Cannot call write() after write_eof()")
+}

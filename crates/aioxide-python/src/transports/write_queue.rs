@@ -1,0 +1,219 @@
+//! What a transport was given to write and has not sent: pieces, in order.
+//!
+//! Small pieces are gathered into one buffer, for one system call. Large `bytes` objects are kept by
+//! reference, all else is copied: who changes a bytearray after `write()` changes nothing that is sent.
+//!
+//! # Invariant
+//! Python objects leave by return; the queue drops none.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
+
+use aioxide_driver::sys;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::reading::is_not_ready;
+use super::stream::Kind;
+use crate::ffi::buffer::Contiguous;
+
+/// A `bytes` object of at least so many bytes is kept rather than copied.
+const KEEP: usize = 8 * 1024;
+
+/// A buffer of at least so many bytes gathers no more.
+const GATHER: usize = 64 * 1024;
+
+/// How many pieces one system call sends at the most (`IOV_MAX` is 1024).
+const PIECES_PER_CALL: usize = 64;
+
+/// The argument of `write()`.
+pub enum Data<'a, 'py> {
+    /// A `bytes` object, which never changes.
+    Bytes(&'a Bound<'py, PyBytes>),
+    /// Any other bytes-like object.
+    Buffer(Contiguous),
+}
+
+/// The queue.
+#[derive(Default)]
+pub struct WriteQueue {
+    pieces: VecDeque<Piece>,
+    /// A buffer to gather the next pieces in.
+    spare: Vec<u8>,
+}
+
+/// A piece, and how much of it has left.
+pub enum Piece {
+    /// A buffer of ours.
+    Gathered(Vec<u8>, usize),
+    /// The user's object.
+    Bytes(Py<PyBytes>, usize),
+}
+
+/// What became of an attempt to send.
+pub struct Attempt {
+    /// How many bytes the kernel took.
+    pub sent: usize,
+    /// Pieces that have left, to be dropped unborrowed.
+    pub finished: Vec<Piece>,
+    /// Whether something went wrong; a full kernel buffer is nothing wrong.
+    pub result: io::Result<()>,
+}
+
+impl WriteQueue {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Queue the bytes of `data` from `start`, and return how many they are.
+    pub fn keep(&mut self, data: &Data<'_, '_>, start: usize) -> usize {
+        match data {
+            Data::Bytes(bytes) if data.len() - start >= KEEP => {
+                self.pieces.push_back(Piece::Bytes((*bytes).clone().unbind(), start));
+            }
+            _ => data.read(|data| self.gather(&data[start..])),
+        }
+        data.len() - start
+    }
+
+    /// Take out the buffer, where one buffer is all that waits.
+    pub fn take_only_buffer(&mut self) -> Option<(Vec<u8>, usize)> {
+        match self.pieces.pop_front()? {
+            Piece::Gathered(buffer, start) if self.pieces.is_empty() => Some((buffer, start)),
+            piece => {
+                self.pieces.push_front(piece);
+                None
+            }
+        }
+    }
+
+    /// Take back a buffer of which the bytes from `start` did not leave.
+    pub fn put_back(&mut self, buffer: Vec<u8>, start: usize) {
+        if start < buffer.len() {
+            self.pieces.push_front(Piece::Gathered(buffer, start));
+        } else {
+            self.reuse(buffer);
+        }
+    }
+
+    /// Send until nothing waits or the kernel takes no more.
+    pub fn send(&mut self, py: Python<'_>, kind: Kind, descriptor: RawFd) -> Attempt {
+        let mut attempt = Attempt { sent: 0, finished: Vec::new(), result: Ok(()) };
+        while !self.pieces.is_empty() {
+            let pieces: Vec<IoSlice<'_>> =
+                self.pieces.iter().take(PIECES_PER_CALL).map(|piece| IoSlice::new(piece.rest(py))).collect();
+            let sent = match kind {
+                Kind::Socket => sys::send_vectored(descriptor, &pieces),
+                Kind::ReadPipe | Kind::WritePipe => sys::write_vectored(descriptor, &pieces),
+            };
+            drop(pieces);
+            match sent {
+                Ok(sent) => {
+                    attempt.sent += sent;
+                    self.advance(py, sent, &mut attempt.finished);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_not_ready(&error) => break,
+                Err(error) => {
+                    attempt.result = Err(error);
+                    break;
+                }
+            }
+        }
+        attempt
+    }
+
+    /// Take out everything.
+    #[must_use]
+    pub fn clear(&mut self) -> VecDeque<Piece> {
+        std::mem::take(&mut self.pieces)
+    }
+
+    fn gather(&mut self, data: &[u8]) {
+        if let Some(Piece::Gathered(last, _)) = self.pieces.back_mut()
+            && last.len() < GATHER
+        {
+            last.extend_from_slice(data);
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.spare);
+        buffer.extend_from_slice(data);
+        self.pieces.push_back(Piece::Gathered(buffer, 0));
+    }
+
+    fn advance(&mut self, py: Python<'_>, mut sent: usize, finished: &mut Vec<Piece>) {
+        while let Some(first) = self.pieces.front_mut() {
+            let rest = first.rest(py).len();
+            if sent < rest {
+                first.advance(sent);
+                return;
+            }
+            sent -= rest;
+            match self.pieces.pop_front() {
+                Some(Piece::Gathered(buffer, _)) => self.reuse(buffer),
+                Some(piece) => finished.push(piece),
+                None => return,
+            }
+        }
+    }
+
+    fn reuse(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.capacity() == 0 && buffer.capacity() <= GATHER {
+            buffer.clear();
+            self.spare = buffer;
+        }
+    }
+}
+
+impl Piece {
+    fn rest<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        match self {
+            Self::Gathered(bytes, start) => &bytes[*start..],
+            Self::Bytes(bytes, start) => &bytes.as_bytes(py)[*start..],
+        }
+    }
+
+    fn advance(&mut self, length: usize) {
+        match self {
+            Self::Gathered(_, start) | Self::Bytes(_, start) => *start += length,
+        }
+    }
+}
+
+impl<'a, 'py> Data<'a, 'py> {
+    /// Look at what `write()` was given; TypeError, in asyncio's words, where it is no bytes.
+    pub fn of(object: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(bytes) = object.cast::<PyBytes>() {
+            return Ok(Self::Bytes(bytes));
+        }
+        match Contiguous::of(object) {
+            Ok(buffer) => Ok(Self::Buffer(buffer)),
+            Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => {
+                Err(PyTypeError::new_err(format!(
+                    "data argument must be a bytes-like object, not {}",
+                    object.get_type().name()?.repr()?
+                )))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.as_bytes().len(),
+            Self::Buffer(buffer) => buffer.len(),
+        }
+    }
+
+    /// Lend the bytes to `read`, which must not call Python.
+    pub fn read<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Self::Bytes(bytes) => read(bytes.as_bytes()),
+            Self::Buffer(buffer) => buffer.read(read),
+        }
+    }
+}

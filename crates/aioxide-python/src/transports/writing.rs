@@ -1,0 +1,424 @@
+//! The writing side of a stream transport.
+//!
+//! Small writes of a turn are gathered and leave together at its end; what is large and finds the queue empty
+//! is sent at once, because by the end of the turn its bytes have left the cache. The water marks see only
+//! what the kernel did not take: before a protocol is paused, what was gathered is sent.
+//!
+//! # Invariants
+//! - Bytes leave in the order of the calls; `size` is what was written and has not left.
+//! - While the driver sends (`Sending`) or waits for room (`Waiting`), nothing is sent past it.
+
+use std::io;
+
+use aioxide_driver::{Op, Outcome, Token, sys};
+use pyo3::exceptions::PyBrokenPipeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::flow_control::WaterMarks;
+use super::reading::is_not_ready;
+use super::stream::{Event, Kind, Phase, StreamTransport, after_eof};
+use super::write_queue::{Data, WriteQueue};
+use crate::error::os_error;
+use crate::event_loop::{Interest, Submission};
+use crate::imports::imports;
+
+/// At least so many bytes are sent at once rather than at the end of the turn.
+const SEND_AT_ONCE: usize = 8 * 1024;
+
+/// So many gathered bytes wait no longer for the end of the turn, but are sent directly.
+const SEND_DIRECTLY: usize = 64 * 1024;
+
+/// Writes to a lost connection before the log says so (asyncio `LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
+const LOST_WRITES_BEFORE_WARNING: u32 = 5;
+
+/// The state of the writing side.
+#[derive(Default)]
+pub struct WriteSide {
+    queue: WriteQueue,
+    /// How many bytes were written and have not left.
+    pub size: usize,
+    operation: Operation,
+    /// Whether the transport is in the loop's list of writes to flush.
+    listed: bool,
+    /// Whether write_eof() was called.
+    eof: bool,
+    pub marks: WaterMarks,
+    writes_after_loss: u32,
+}
+
+/// What the driver was asked for.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+enum Operation {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// To send a buffer from `start`.
+    Sending { token: Token, start: usize },
+    /// To say when there is room.
+    Waiting(Token),
+}
+
+impl WriteSide {
+    /// Whether everything has left.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0 && self.operation == Operation::Idle
+    }
+
+    /// Whether more waits to be sent than a protocol may write unpaused.
+    pub fn is_above_high(&self) -> bool {
+        self.size > self.marks.high
+    }
+
+    /// Whether the driver sends or waits for room.
+    pub fn is_waiting(&self) -> bool {
+        self.operation != Operation::Idle
+    }
+}
+
+impl StreamTransport {
+    /// `write(data)`.
+    pub(super) fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = Data::of(object)?;
+        if slf.borrow().writing.eof && slf.borrow().kind == Kind::Socket {
+            return Err(after_eof());
+        }
+        if data.len() == 0 {
+            return Ok(());
+        }
+        if !Self::accepts_writes(slf)? {
+            return Ok(());
+        }
+        Self::accept_data(slf, &data)?;
+        Self::after_accepting(slf)
+    }
+
+    /// `writelines(list_of_data)`.
+    pub(super) fn write_lines(slf: &Bound<'_, Self>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
+        if slf.borrow().writing.eof && slf.borrow().kind == Kind::Socket {
+            return Err(after_eof());
+        }
+        let lines = lines.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        let pieces = lines.iter().map(Data::of).collect::<PyResult<Vec<_>>>()?;
+        if pieces.iter().all(|piece| piece.len() == 0) || !Self::accepts_writes(slf)? {
+            return Ok(());
+        }
+        {
+            let mut transport = slf.borrow_mut();
+            for piece in pieces.iter().filter(|piece| piece.len() > 0) {
+                let kept = transport.writing.queue.keep(piece, 0);
+                transport.writing.size += kept;
+            }
+        }
+        if slf.borrow().writing.size >= SEND_AT_ONCE {
+            Self::write_out(slf)?;
+        }
+        Self::after_accepting(slf)
+    }
+
+    /// Whether anybody would get what is written; writing to a lost connection is logged now and then.
+    fn accepts_writes(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let py = slf.py();
+        let warns = {
+            let mut transport = slf.borrow_mut();
+            let lost = match transport.kind {
+                Kind::WritePipe => transport.phase != Phase::Open,
+                Kind::Socket | Kind::ReadPipe => matches!(transport.phase, Phase::Lost | Phase::Closed),
+            };
+            if !lost {
+                return Ok(true);
+            }
+            transport.writing.writes_after_loss += 1;
+            transport.writing.writes_after_loss > LOST_WRITES_BEFORE_WARNING
+        };
+        if warns {
+            let text = match slf.borrow().kind {
+                Kind::Socket => "socket.send() raised exception.",
+                Kind::ReadPipe | Kind::WritePipe => {
+                    "pipe closed by peer or os.write(pipe, data) raised exception."
+                }
+            };
+            imports(py)?.logger.call_method1(py, intern!(py, "warning"), (text,))?;
+        }
+        Ok(false)
+    }
+
+    /// Send at once what is large, if it may; keep the rest.
+    fn accept_data(slf: &Bound<'_, Self>, data: &Data<'_, '_>) -> PyResult<()> {
+        let failed = {
+            let mut transport = slf.borrow_mut();
+            let (kind, descriptor) = (transport.kind, transport.descriptor.number());
+            let writing = &mut transport.writing;
+            let mut start = 0;
+            let mut failed = None;
+            if data.len() >= SEND_AT_ONCE && writing.is_empty() {
+                let sent = data.read(|data| match kind {
+                    Kind::Socket => sys::send(descriptor, data),
+                    Kind::ReadPipe | Kind::WritePipe => sys::write(descriptor, data),
+                });
+                match sent {
+                    Ok(sent) => start = sent,
+                    Err(error) if is_not_ready(&error) => {}
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if failed.is_none() && start < data.len() {
+                writing.size += writing.queue.keep(data, start);
+            }
+            failed
+        };
+        match failed {
+            Some(error) => Self::write_failed(slf, error),
+            None => Ok(()),
+        }
+    }
+
+    /// See that what is queued will leave, and that a protocol that writes faster than the peer reads is
+    /// paused.
+    fn after_accepting(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (is_queued, is_urgent, is_full) = {
+            let transport = slf.borrow();
+            let writing = &transport.writing;
+            let is_idle = writing.operation == Operation::Idle;
+            // Without a turn there is no end of one to wait for.
+            let is_urgent = writing.size >= SEND_DIRECTLY || !transport.event_loop.get().is_running_here();
+            (writing.size > 0 && is_idle, is_urgent, writing.is_above_high())
+        };
+        if is_queued {
+            if is_urgent || is_full {
+                Self::write_out(slf)?;
+            } else {
+                Self::list(slf)?;
+            }
+        }
+        if is_full { Self::pause_protocol_if_full(slf) } else { Ok(()) }
+    }
+
+    /// Have the transport flushed at the end of the turn.
+    fn list(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let event_loop = {
+            let mut transport = slf.borrow_mut();
+            if transport.writing.listed {
+                return Ok(());
+            }
+            transport.writing.listed = true;
+            transport.event_loop.clone_ref(py)
+        };
+        let entry = slf.clone().unbind();
+        event_loop.get().with_core(|core| core.unflushed.push(entry))
+    }
+
+    /// Send what the turn gathered: through the driver where a batch of transports saves system calls, else
+    /// directly.
+    pub fn flush(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<()> {
+        slf.borrow_mut().writing.listed = false;
+        Self::run_as_event(slf, || Self::flush_listed(slf, in_batch))
+    }
+
+    fn flush_listed(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<()> {
+        let py = slf.py();
+        let (event_loop, op) = {
+            let mut transport = slf.borrow_mut();
+            let socket = transport.descriptor.number();
+            let is_socket = transport.kind == Kind::Socket;
+            let event_loop = transport.event_loop.clone_ref(py);
+            let writing = &mut transport.writing;
+            if writing.queue.is_empty() || writing.operation != Operation::Idle {
+                return Ok(());
+            }
+            let by_driver = in_batch && is_socket && event_loop.get().is_completion_based();
+            let buffer = if by_driver { writing.queue.take_only_buffer() } else { None };
+            let op = buffer.map(|(buffer, start)| (Op::Send { socket, buffer, start }, start));
+            (event_loop, op)
+        };
+        let Some((op, start)) = op else { return Self::write_out(slf) };
+        let interest = Interest::Writing(slf.clone().unbind());
+        let submitted = event_loop.get().with_core(|core| core.submit(op, interest))?;
+        match submitted {
+            Submission::Pending(token) => {
+                slf.borrow_mut().writing.operation = Operation::Sending { token, start };
+                Ok(())
+            }
+            Submission::Done(Outcome::Sent { buffer, length }, _interest) => {
+                Self::note_sent(slf, buffer, start, length);
+                Self::write_out(slf)
+            }
+            Submission::Done(Outcome::Failed(error), _interest) => Self::write_failed(slf, error),
+            Submission::Done(..) => Ok(()),
+        }
+    }
+
+    /// Send directly whatever may be sent now, and ask to be told when there is room for the rest.
+    pub(super) fn write_out(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (finished, sent) = {
+            let mut transport = slf.borrow_mut();
+            if transport.writing.operation != Operation::Idle || transport.writing.queue.is_empty() {
+                return Ok(());
+            }
+            let (kind, descriptor) = (transport.kind, transport.descriptor.number());
+            let attempt = transport.writing.queue.send(py, kind, descriptor);
+            transport.writing.size -= attempt.sent;
+            (attempt.finished, attempt.result)
+        };
+        drop(finished);
+        match sent {
+            Err(error) => Self::write_failed(slf, error),
+            Ok(()) if slf.borrow().writing.queue.is_empty() => Self::after_sending(slf),
+            Ok(()) => {
+                Self::wait_for_room(slf)?;
+                Self::resume_protocol_if_drained(slf)
+            }
+        }
+    }
+
+    fn wait_for_room(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (event_loop, descriptor) = {
+            let transport = slf.borrow();
+            (transport.event_loop.clone_ref(py), transport.descriptor.number())
+        };
+        if event_loop.get().check_thread().is_err() {
+            return Self::schedule(slf, Event::WriteMore);
+        }
+        let interest = Interest::Writing(slf.clone().unbind());
+        let op = Op::WaitWritable { descriptor, repeat: false };
+        let submitted = event_loop.get().with_core(|core| core.submit(op, interest))?;
+        match submitted {
+            Submission::Pending(token) => {
+                slf.borrow_mut().writing.operation = Operation::Waiting(token);
+                Ok(())
+            }
+            Submission::Done(Outcome::Failed(error), _interest) => Self::write_failed(slf, error),
+            // There is room already: the end of the turn tries again.
+            Submission::Done(..) => Self::list(slf),
+        }
+    }
+
+    /// The driver sent.
+    pub(super) fn handle_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, length: usize) -> PyResult<()> {
+        let start = {
+            let mut transport = slf.borrow_mut();
+            match std::mem::take(&mut transport.writing.operation) {
+                Operation::Sending { start, .. } => start,
+                // Discarded meanwhile.
+                other => {
+                    transport.writing.operation = other;
+                    return Ok(());
+                }
+            }
+        };
+        Self::note_sent(slf, buffer, start, length);
+        let is_empty = slf.borrow().writing.queue.is_empty();
+        if is_empty {
+            return Self::after_sending(slf);
+        }
+        Self::list(slf)?;
+        Self::resume_protocol_if_drained(slf)
+    }
+
+    fn note_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, start: usize, length: usize) {
+        let mut transport = slf.borrow_mut();
+        let writing = &mut transport.writing;
+        writing.size -= length;
+        writing.queue.put_back(buffer, start + length);
+    }
+
+    /// There is room again.
+    pub(super) fn handle_write_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut transport = slf.borrow_mut();
+            if matches!(transport.phase, Phase::Lost | Phase::Closed) {
+                return Ok(());
+            }
+            transport.writing.operation = Operation::Idle;
+        }
+        Self::write_out(slf)
+    }
+
+    /// The driver could not send.
+    pub(super) fn handle_write_failed(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
+        slf.borrow_mut().writing.operation = Operation::Idle;
+        Self::write_failed(slf, error)
+    }
+
+    fn write_failed(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
+        let message = match slf.borrow().kind {
+            Kind::Socket => "Fatal write error on socket transport",
+            Kind::ReadPipe | Kind::WritePipe => "Fatal write error on pipe transport",
+        };
+        Self::fail(slf, os_error(slf.py(), &error), message)
+    }
+
+    /// Everything has left: go on with what waited for that.
+    fn after_sending(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::resume_protocol_if_drained(slf)?;
+        let (phase, eof, kind, is_empty) = {
+            let transport = slf.borrow();
+            let writing = &transport.writing;
+            (transport.phase, writing.eof, transport.kind, writing.is_empty())
+        };
+        if !is_empty {
+            return Ok(());
+        }
+        if phase == Phase::Closing {
+            return Self::finish_closing(slf);
+        }
+        if phase == Phase::Open && eof && kind == Kind::Socket {
+            return Self::half_close(slf);
+        }
+        Ok(())
+    }
+
+    fn half_close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let descriptor = slf.borrow().descriptor.number();
+        match sys::shutdown_write(descriptor) {
+            // The peer reset the connection before; reading will tell.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            Err(error) => Self::write_failed(slf, error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// `write_eof()`: a socket half-closes, a pipe closes.
+    pub(super) fn end_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let kind = slf.borrow().kind;
+        if kind == Kind::WritePipe {
+            return Self::begin_closing(slf);
+        }
+        {
+            let mut transport = slf.borrow_mut();
+            if transport.phase != Phase::Open || transport.writing.eof {
+                return Ok(());
+            }
+            transport.writing.eof = true;
+        }
+        let is_drained = slf.borrow().writing.is_empty();
+        if is_drained { Self::half_close(slf) } else { Self::write_out(slf) }
+    }
+
+    /// Drop what was not sent, for a connection that is lost.
+    pub(super) fn discard_writes(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (pieces, operation, event_loop) = {
+            let mut transport = slf.borrow_mut();
+            let event_loop = transport.event_loop.clone_ref(slf.py());
+            let writing = &mut transport.writing;
+            writing.size = 0;
+            (writing.queue.clear(), std::mem::take(&mut writing.operation), event_loop)
+        };
+        drop(pieces);
+        if let Operation::Sending { token, .. } | Operation::Waiting(token) = operation {
+            let interest = event_loop.get().with_core(|core| core.cancel(token))?;
+            drop(interest);
+        }
+        Ok(())
+    }
+
+    /// The reading end of our pipe was closed (asyncio `_UnixWritePipeTransport._read_ready`).
+    pub(super) fn handle_reader_gone(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let pending = !slf.borrow().writing.is_empty();
+        let error = pending.then(|| PyBrokenPipeError::new_err(()));
+        Self::force_close(slf, error)
+    }
+}

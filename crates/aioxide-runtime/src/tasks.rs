@@ -1,0 +1,287 @@
+//! Spawned futures: running, joining, aborting them.
+//!
+//! `async-task` keeps a task's future, state and output in one allocation and makes its wakers sound;
+//! this file decides where a woken task goes, and how a task ends.
+//!
+//! - A waker called on the thread that has entered the task's runtime puts the task at the end of the
+//!   ready queue; anywhere else the task goes through the [`Door`], and the driver is woken.
+//! - A task ends by itself, by panicking, or by being aborted. Aborting sets a flag and wakes the task;
+//!   its next run drops the future instead of polling it. So every future is dropped inside a poll,
+//!   where a panic of a destructor is caught too and fails that task only.
+//!
+//! # Invariants
+//! - Every task that has not ended is in `State::tasks`, which keeps a waker and so the task alive.
+//! - A task runs and ends on the thread that spawned it (`async-task` panics otherwise).
+
+use std::any::Any;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use async_task::{Builder, FallibleTask};
+
+use crate::Inbox;
+use crate::handle::{Handle, PATIENCE};
+use crate::slots::SlotKey;
+
+/// A task that is to run. Its metadata is its place in the order of spawning.
+pub(crate) type Runnable = async_task::Runnable<u64>;
+
+/// The registry's record of a task.
+pub(crate) struct Entry {
+    waker: Waker,
+    is_aborted: bool,
+}
+
+/// How tasks woken on other threads come in.
+pub(crate) struct Door {
+    pub(crate) inbox: Inbox<Runnable>,
+    pub(crate) waker: aioxide_driver::Waker,
+}
+
+impl Door {
+    pub(crate) fn new(waker: aioxide_driver::Waker) -> Self {
+        Self { inbox: Inbox::new(), waker }
+    }
+}
+
+/// Makes a task of a future. It first runs in a later batch.
+pub(crate) fn spawn<F>(handle: &Handle, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let order = handle.spawned.replace(handle.spawned.get() + 1);
+    // The task needs its key to look up the flag, the registry its waker: the key comes first.
+    let key = handle.tasks.borrow_mut().insert(Entry { waker: Waker::noop().clone(), is_aborted: false });
+    let registration = Registration { handle: handle.clone(), key };
+    let body = async move {
+        let registration = registration;
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            if registration.is_aborted() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(context).map(Some)
+        })
+        .await
+    };
+    let door = Arc::clone(&handle.door);
+    let schedule = move |runnable| schedule(&door, runnable);
+    let builder = Builder::new().metadata(order).propagate_panic(true);
+    let (runnable, task) = builder.spawn_local(move |_| body, schedule);
+    if let Some(entry) = handle.tasks.borrow_mut().get_mut(key) {
+        entry.waker = runnable.waker();
+    }
+    handle.ready.borrow_mut().push(runnable);
+    JoinHandle { task: Some(task.fallible()), handle: handle.clone(), key }
+}
+
+fn schedule(door: &Arc<Door>, runnable: Runnable) {
+    let mut runnable = Some(runnable);
+    Handle::if_current(door, |state| state.ready.borrow_mut().extend(runnable.take()));
+    let Some(runnable) = runnable else { return };
+    match door.inbox.push(runnable) {
+        Ok(true) => door.waker.wake(),
+        Ok(false) => {}
+        // The runtime ended while this very task was running, so it could not be cancelled. Its
+        // future must not be dropped here, perhaps on a foreign thread: leak it.
+        Err(runnable) => std::mem::forget(runnable),
+    }
+}
+
+/// Runs tasks that were ready when it began, at most `budget` of them.
+pub(crate) fn run(handle: &Handle, budget: usize) -> usize {
+    let count = budget.min(handle.ready.borrow().len());
+    for done in 0..count {
+        let runnable = handle.ready.borrow_mut().pop();
+        // Fewer than there were: a task ran the runtime itself, or shut it down.
+        let Some(runnable) = runnable else { return done };
+        handle.patience.set(PATIENCE);
+        runnable.run();
+    }
+    count
+}
+
+/// Moves what other threads woke to the ready queue.
+pub(crate) fn open_mail(handle: &Handle) {
+    if !handle.door.inbox.is_empty() {
+        let mut mail = Vec::new();
+        handle.door.inbox.take(&mut mail);
+        handle.ready.borrow_mut().extend(mail);
+    }
+}
+
+/// Aborts every task, in the order they were spawned, and lets each drop its future. Tasks that
+/// destructors spawn meanwhile are aborted as well.
+pub(crate) fn abort_all(handle: &Handle) {
+    loop {
+        let keys = handle.tasks.borrow().keys();
+        for key in keys {
+            abort(handle, key);
+        }
+        open_mail(handle);
+        let mut runnables: Vec<_> = handle.ready.borrow_mut().clear().collect();
+        if runnables.is_empty() {
+            return;
+        }
+        runnables.sort_by_key(|runnable| *runnable.metadata());
+        for runnable in runnables {
+            runnable.run();
+        }
+    }
+}
+
+fn abort(handle: &Handle, key: SlotKey) {
+    let waker = handle.tasks.borrow_mut().get_mut(key).map(|entry| {
+        entry.is_aborted = true;
+        entry.waker.clone()
+    });
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// Takes the task out of the registry when its body ends, however it ends.
+struct Registration {
+    handle: Handle,
+    key: SlotKey,
+}
+
+impl Registration {
+    fn is_aborted(&self) -> bool {
+        self.handle.tasks.borrow().get(self.key).is_some_and(|entry| entry.is_aborted)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let entry = self.handle.tasks.borrow_mut().remove(self.key);
+        drop(entry);
+    }
+}
+
+/// Waits for a spawned task. Dropping it lets the task run on its own.
+///
+/// ```
+/// use aioxide_runtime::spawn;
+///
+/// aioxide_runtime::run(async {
+///     let task = spawn(std::future::pending::<()>());
+///     task.abort();
+///     assert!(task.await.is_err_and(|error| error.is_cancelled()));
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use = "a task runs on its own when its handle is dropped; say so with `drop`"]
+pub struct JoinHandle<T> {
+    /// `None` while it is being dropped.
+    task: Option<FallibleTask<Option<T>, u64>>,
+    handle: Handle,
+    key: SlotKey,
+}
+
+impl<T> JoinHandle<T> {
+    /// Asks the task to end at its next turn, its future dropped where it waits. Nothing happens if it
+    /// has ended. Awaiting the handle then tells [`JoinError::is_cancelled`].
+    pub fn abort(&self) {
+        abort(&self.handle, self.key);
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.task.as_ref().is_none_or(FallibleTask::is_finished)
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(task) = &mut self.task else {
+            unreachable!("a join handle is polled while it is dropped");
+        };
+        // A task that panicked resumes its panic in whoever polls it.
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(task).poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Some(Some(value)))) => Poll::Ready(Ok(value)),
+            Ok(Poll::Ready(_)) => Poll::Ready(Err(JoinError { reason: Reason::Cancelled })),
+            Err(payload) => Poll::Ready(Err(JoinError { reason: Reason::Panicked(payload) })),
+        }
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.detach();
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("JoinHandle").field("is_finished", &self.is_finished()).finish()
+    }
+}
+
+/// Why a task has no result.
+pub struct JoinError {
+    reason: Reason,
+}
+
+enum Reason {
+    Cancelled,
+    Panicked(Box<dyn Any + Send>),
+}
+
+impl JoinError {
+    /// Whether the task was aborted, or its runtime ended.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.reason, Reason::Cancelled)
+    }
+
+    /// Whether the task panicked.
+    pub fn is_panic(&self) -> bool {
+        matches!(self.reason, Reason::Panicked(_))
+    }
+
+    /// The panic's payload, for [`std::panic::resume_unwind`]; the error itself if there was none.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
+        match self.reason {
+            Reason::Panicked(payload) => Ok(payload),
+            Reason::Cancelled => Err(self),
+        }
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Reason::Cancelled => formatter.write_str("the task was cancelled"),
+            Reason::Panicked(payload) => {
+                let message = payload.downcast_ref::<&str>().copied();
+                let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+                write!(formatter, "the task panicked: {}", message.unwrap_or("(no message)"))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "JoinError({self})")
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+impl From<JoinError> for std::io::Error {
+    fn from(error: JoinError) -> Self {
+        // `JoinError` is not `Sync`, because a payload is not.
+        Self::other(error.to_string())
+    }
+}

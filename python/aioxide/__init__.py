@@ -1,0 +1,22 @@
+"""asyncio, rebuilt in Rust: `aioxide.run(main())` in place of `asyncio.run(main())`.
+
+This file holds the public names and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ._running import new_event_loop, run
+from ._rust import build_info
+from .loop import EventLoop
+
+__version__: str = build_info()["version"]
+
+__all__ = ["EventLoop", "__version__", "build_info", "new_event_loop", "run"]
+
+# Event loop policies leave Python with 3.16, and what installs one leaves with them.
+if sys.version_info < (3, 16):
+    from ._everywhere import install as install
+
+    __all__ += ["install"]

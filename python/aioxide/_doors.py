@@ -1,0 +1,94 @@
+"""What is refused at the door, before anything is opened: closed loops, and what aioxide cannot do yet.
+
+asyncio's base class opens sockets first and fails afterwards, where it leaks them.
+"""
+
+from __future__ import annotations
+
+from asyncio.base_subprocess import WriteSubprocessPipeProto
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from ._native_loop import NativeLoop
+
+
+def _refuse(what: str) -> NoReturn:
+    raise NotImplementedError(f"aioxide does not support {what} yet")
+
+
+def _is_context(ssl: Any) -> bool:
+    # A server takes an SSLContext or None; a bool is left to the TypeError asyncio has for it.
+    return bool(ssl) and not isinstance(ssl, bool)
+
+
+def _for_subprocess(protocol_factory: Callable[[], Any], method: str) -> Callable[[], Any]:
+    # asyncio's subprocess transports connect their pipes through the public methods.
+    protocol = protocol_factory()
+    if not isinstance(protocol, WriteSubprocessPipeProto):
+        _refuse(f"{method} outside subprocesses")
+    return lambda: protocol
+
+
+class Doors(NativeLoop):
+    """Methods that open something, and those that cannot yet: TLS, datagrams, bare pipes, sendfile."""
+
+    async def create_connection(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+        """Connect to a TCP server, as `asyncio.BaseEventLoop.create_connection` does."""
+        if ssl:
+            _refuse("create_connection(ssl=...)")
+        self._check_closed()
+        return await super().create_connection(*args, **options)
+
+    async def create_server(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+        """Listen for TCP connections, as `asyncio.BaseEventLoop.create_server` does."""
+        if _is_context(ssl):
+            _refuse("create_server(ssl=...)")
+        self._check_closed()
+        return await super().create_server(*args, ssl=ssl, **options)
+
+    async def connect_accepted_socket(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+        """Wrap an accepted connection in a transport."""
+        if ssl:
+            _refuse("connect_accepted_socket(ssl=...)")
+        self._check_closed()
+        return await super().connect_accepted_socket(*args, **options)
+
+    async def create_unix_connection(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+        """Connect to a Unix stream socket."""
+        if ssl:
+            _refuse("create_unix_connection(ssl=...)")
+        self._check_closed()
+        return await super().create_unix_connection(*args, **options)
+
+    async def create_unix_server(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+        """Listen on a Unix stream socket."""
+        if _is_context(ssl):
+            _refuse("create_unix_server(ssl=...)")
+        self._check_closed()
+        return await super().create_unix_server(*args, ssl=ssl, **options)
+
+    async def start_tls(self, *args: Any, **options: Any) -> Any:
+        """Refuse: TLS is not supported yet."""
+        _refuse("start_tls()")
+
+    async def create_datagram_endpoint(self, *args: Any, **options: Any) -> Any:
+        """Refuse: datagram endpoints are not supported yet."""
+        _refuse("create_datagram_endpoint()")
+
+    async def connect_read_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
+        """Read from a subprocess's pipe; refuse any other."""
+        return await super().connect_read_pipe(_for_subprocess(protocol_factory, "connect_read_pipe()"), pipe)
+
+    async def connect_write_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
+        """Write to a subprocess's pipe; refuse any other."""
+        return await super().connect_write_pipe(
+            _for_subprocess(protocol_factory, "connect_write_pipe()"), pipe
+        )
+
+    async def sendfile(self, *args: Any, **options: Any) -> Any:
+        """Refuse: sendfile is not supported yet."""
+        _refuse("sendfile()")
+
+    async def sock_sendfile(self, *args: Any, **options: Any) -> Any:
+        """Refuse: sendfile is not supported yet."""
+        _refuse("sock_sendfile()")

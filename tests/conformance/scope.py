@@ -1,0 +1,61 @@
+"""Which classes of CPython's asyncio tests are run, and why the others are not.
+
+Everything the running interpreter has is in scope unless a line here says otherwise, so a class that a new
+Python adds is run from its first day. Patterns are `module.Class` globs.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+
+INTERNALS = "drives the inside of CPython's own loop, with mocked selectors, sockets or clocks"
+NO_LOOP = "runs no loop that can be replaced: plain objects, mocks, or a loop with a played clock"
+OTHER_PLATFORM = "Windows only"
+REPEATED = (
+    "the same tests as EPollEventLoopTests or its like with another selector of CPython's: one run is enough"
+)
+CHILD_WATCHERS = "CPython's child watchers, which aioxide does not use"
+
+EXCLUDED: dict[str, str] = {
+    "test_base_events.BaseEventTests": NO_LOOP,
+    "test_base_events.BaseEventLoopTests": INTERNALS,
+    "test_base_events.BaseEventLoopWithSelectorTests": INTERNALS,
+    "test_base_events.BaseLoopSockSendfileTests": INTERNALS,
+    "test_base_events.TestSelectorUtils": NO_LOOP,
+    "test_proactor_events.*": OTHER_PLATFORM,
+    "test_windows_*": OTHER_PLATFORM,
+    "test_selector_events.*": INTERNALS,
+    "test_sslproto.SslProtoHandshakeTests": INTERNALS,
+    "test_protocols.*": NO_LOOP,
+    "test_transports.*": NO_LOOP,
+    "test_*.PollEventLoopTests": REPEATED,
+    "test_*.SelectEventLoopTests": REPEATED,
+    "test_unix_events.SelectorEventLoopSignalTests": INTERNALS,
+    "test_unix_events.SelectorEventLoopUnixSockSendfileTests": INTERNALS,
+    "test_unix_events.UnixReadPipeTransportTests": INTERNALS,
+    "test_unix_events.UnixWritePipeTransportTests": INTERNALS,
+    "test_unix_events.*ChildWatcher*": CHILD_WATCHERS,
+    "test_unix_events.PolicyTests": CHILD_WATCHERS,
+    "test_subprocess.MultiLoopChildWatcherTests": CHILD_WATCHERS,
+    "test_subprocess.Subprocess[!T]*WatcherTests": CHILD_WATCHERS,
+    "test_*.*Proactor*": OTHER_PLATFORM,
+    "test_events.TimerTests": NO_LOOP,
+    "test_tasks.?*IntrospectionTests": NO_LOOP,
+    "test_tasks.GenericTaskTests": NO_LOOP,
+}
+
+# Single tests of classes in scope, by their full names.
+EXCLUDED_TESTS: dict[str, str] = {
+    "test_events.EPollEventLoopTests.test_internal_fds": INTERNALS,
+    "test_events.EPollEventLoopTests.test_timeout_rounding": INTERNALS,
+    "test_unix_events.SelectorEventLoopUnixSocketTests.test_create_unix_server_bind_error": INTERNALS,
+    "test_subprocess.GenericWatcherTests.test_create_subprocess_fails_with_inactive_watcher": CHILD_WATCHERS,
+}
+
+
+def reason_excluded(module: str, name: str) -> str | None:
+    """Return why a class is not run, or None when it is in scope."""
+    for pattern, reason in EXCLUDED.items():
+        if fnmatch.fnmatchcase(f"{module}.{name}", pattern):
+            return reason
+    return None

@@ -1,0 +1,140 @@
+"""One test body, three loops: asyncio as the reference, aioxide on io_uring and aioxide on epoll.
+
+A test that takes `loop` runs once on each. A coroutine test runs inside that loop. When the test is over, the
+fixture closes the loop and demands that nothing is left: no call of the exception handler that the test did
+not take from `reported`, no pending task, no live native object, no open file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+LOOPS = ("asyncio", "uring", "epoll")
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--loops", default=",".join(LOOPS), help="the loops to test, separated by commas")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "loop_name" in metafunc.fixturenames:
+        metafunc.parametrize("loop_name", metafunc.config.getoption("--loops").split(","), scope="session")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what stays for the whole session out of the collections that follow each test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test on its loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    pyfuncitem.funcargs["loop"].run_until_complete(pyfuncitem.obj(**arguments))
+    return True
+
+
+@functools.cache
+def why_unavailable(driver: str) -> str | None:
+    """Return why aioxide cannot use `driver` here, or None when it can."""
+    import aioxide
+
+    try:
+        aioxide.EventLoop(driver=driver).close()
+    except OSError as error:
+        return f"the kernel denies {driver}: {error}"
+    return None
+
+
+@pytest.fixture
+def require_driver(driver: str) -> None:
+    """Skip the test when the kernel denies its driver; epoll is never denied."""
+    if driver == "uring" and (reason := why_unavailable(driver)):
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def loop_factory(loop_name: str) -> LoopFactory:
+    """Return a function that makes a loop of the kind under test."""
+    if loop_name == "asyncio":
+        return asyncio.SelectorEventLoop
+    if loop_name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop
+    if loop_name == "uring" and (reason := why_unavailable(loop_name)):
+        pytest.skip(reason)
+    import aioxide
+
+    return functools.partial(aioxide.EventLoop, driver=loop_name)
+
+
+@pytest.fixture
+def is_aioxide(loop_name: str) -> bool:
+    """Tell whether the loop under test is aioxide's."""
+    return loop_name in ("uring", "epoll")
+
+
+@pytest.fixture
+def reported() -> list[dict[str, Any]]:
+    """Contexts given to the loop's exception handler; a test takes those it expects."""
+    return []
+
+
+@pytest.fixture
+def loop(loop_factory: LoopFactory, reported: list[dict[str, Any]]) -> Iterator[asyncio.AbstractEventLoop]:
+    """A new loop, closed afterwards, which must leave nothing behind."""
+    gc.collect()
+    files_before = open_files()
+    loop = loop_factory()
+    counts_before = counters(loop)
+    loop.set_exception_handler(lambda _, context: reported.append(context))
+    yield loop
+    problems = []
+    if not loop.is_closed():
+        if pending := asyncio.all_tasks(loop):
+            problems.append(f"pending tasks: {pending}")
+        gc.collect()  # a future that nobody asked reports itself while the loop can still hear it
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    gc.collect()
+    if reported:
+        problems.append(f"unexpected calls of the exception handler: {reported}")
+    # Handles are counted for the whole process, so what an earlier test left is not held against this one.
+    if alive := {name: count for name, count in counters(loop).items() if count != counts_before[name]}:
+        problems.append(f"alive after close: {alive}")
+    del loop
+    gc.collect()
+    files = open_files()
+    if left := {number: name for number, name in files.items() if files_before.get(number) != name}:
+        problems.append(f"open files left: {left}")
+    assert not problems, "\n".join(problems)
+
+
+def counters(loop: asyncio.AbstractEventLoop) -> dict[str, int]:
+    """Return how many native objects live; asyncio has none."""
+    return dict(loop.statistics()) if hasattr(loop, "statistics") else {}
+
+
+def open_files() -> dict[int, str]:
+    """Return what each file descriptor of this process is."""
+    files = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            files[int(number)] = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:  # the descriptor of the listing itself
+            continue
+    return files

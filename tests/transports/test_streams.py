@@ -1,0 +1,222 @@
+"""asyncio's StreamReader and StreamWriter on the loop under test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+from peers import connected_pair, in_thread, receive_all, reset, unused_port
+
+
+async def close(writer):
+    """Close a stream completely."""
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_lines_records_and_the_rest(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        peer.sendall(b"line\nsecond;record" + b"12345" + b"rest")
+        assert await reader.readline() == b"line\n"
+        assert await reader.readuntil(b";") == b"second;"
+        assert await reader.readexactly(6) == b"record"
+        assert await reader.read(5) == b"12345"
+        peer.close()
+        assert await reader.read() == b"rest"
+        assert reader.at_eof()
+        assert await reader.readline() == b""
+        await close(writer)
+
+
+async def test_an_end_in_the_middle_is_an_incomplete_read(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        peer.sendall(b"half")
+        peer.close()
+        with pytest.raises(asyncio.IncompleteReadError) as caught:
+            await reader.readexactly(8)
+        assert caught.value.partial == b"half"
+        await close(writer)
+
+
+async def test_a_line_over_the_limit_is_an_error(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours, limit=100)
+        peer.sendall(b"x" * 300 + b"\n")
+        with pytest.raises(ValueError, match="limit"):
+            await reader.readline()
+        await close(writer)
+
+
+async def test_drain_waits_for_the_peer(loop):
+    with connected_pair() as (ours, peer):
+        _, writer = await asyncio.open_connection(sock=ours)
+        data = os.urandom(16 << 20)
+        writer.write(data)
+        draining = asyncio.create_task(writer.drain())
+        await asyncio.sleep(0.01)
+        assert not draining.done()
+        received: list[bytes] = []
+        with in_thread(lambda: received.append(receive_all(peer))):
+            await draining
+            await close(writer)
+        assert received == [data]
+
+
+async def test_drain_tells_that_the_peer_is_gone(loop):
+    with connected_pair() as (ours, peer):
+        _, writer = await asyncio.open_connection(sock=ours)
+        writer.write(bytes(64 << 20))
+        draining = asyncio.create_task(writer.drain())
+        await asyncio.sleep(0.005)
+        reset(peer)
+        with pytest.raises(ConnectionError):
+            await draining
+        writer.close()
+        with pytest.raises(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_reader_gets_the_reset(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        reading = asyncio.create_task(reader.read(100))
+        await asyncio.sleep(0.005)
+        reset(peer)
+        with pytest.raises(ConnectionResetError):
+            await reading
+        writer.close()
+        with pytest.raises(ConnectionResetError):
+            await writer.wait_closed()
+
+
+async def test_a_reader_pauses_at_twice_its_limit(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1000)
+        data = os.urandom(4 << 20)
+        with in_thread(peer.sendall, data):
+            await asyncio.sleep(0.02)
+            assert not writer.transport.is_reading()
+            received = bytearray()
+            while len(received) < len(data):
+                received += await reader.read(700)
+            assert received == data
+        await close(writer)
+
+
+async def test_write_eof_lets_the_answer_come(loop):
+    async def serve(reader, writer):
+        writer.write((await reader.read())[::-1])
+        await close(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    assert writer.can_write_eof()
+    writer.writelines([b"que", b"stion"])
+    writer.write_eof()
+    assert await reader.read() == b"noitseuq"
+    await close(writer)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_hundred_clients_are_served_at_once(loop):
+    async def serve(reader, writer):
+        async for line in reader:
+            writer.write(line.upper())
+            await writer.drain()
+        await close(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+
+    async def client(number):
+        reader, writer = await asyncio.open_connection(*address)
+        for turn in range(20):
+            writer.write(b"client %d turn %d\n" % (number, turn))
+            await writer.drain()
+            assert await reader.readline() == b"CLIENT %d TURN %d\n" % (number, turn)
+        await close(writer)
+
+    await asyncio.gather(*(client(number) for number in range(100)))
+    server.close()
+    await server.wait_closed()
+    while len(asyncio.all_tasks()) > 1:
+        await asyncio.sleep(0)
+
+
+async def test_an_exception_in_a_handler_is_reported(loop, reported):
+    async def serve(reader, writer):
+        raise LookupError("in the handler")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    async with asyncio.timeout(5):
+        while not reported:
+            await asyncio.sleep(0.001)
+    assert isinstance(reported.pop()["exception"], LookupError)
+    await close(writer)
+    server.close()
+    del reader
+    if hasattr(server, "close_clients"):
+        server.close_clients()
+        await server.wait_closed()
+    await asyncio.sleep(0.01)
+
+
+async def test_extra_info_is_passed_on(loop):
+    with connected_pair() as (ours, peer):
+        _, writer = await asyncio.open_connection(sock=ours)
+        assert writer.get_extra_info("peername") == peer.getsockname()
+        assert not writer.is_closing()
+        writer.close()
+        assert writer.is_closing()
+        await writer.wait_closed()
+
+
+async def test_a_dead_port_is_refused(loop):
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", unused_port())
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_reader_cancelled_at_every_await_loses_no_data(loop, turns):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        task = asyncio.create_task(reader.readexactly(10))
+        peer.sendall(b"01234")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        peer.sendall(b"56789")
+        async with asyncio.timeout(5):
+            assert await reader.readexactly(10) == b"0123456789"
+        await close(writer)
+
+
+async def test_a_large_transfer_is_exact(loop):
+    data = os.urandom(32 << 20)
+
+    async def serve(reader, writer):
+        while part := await reader.read(1 << 16):
+            writer.write(part)
+            await writer.drain()
+        await close(writer)
+
+    async def send(writer):
+        for start in range(0, len(data), 1 << 17):
+            writer.write(data[start : start + (1 << 17)])
+            await writer.drain()
+        writer.write_eof()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    received, _ = await asyncio.gather(reader.read(), send(writer))
+    assert received == data
+    await close(writer)
+    server.close()
+    await server.wait_closed()
