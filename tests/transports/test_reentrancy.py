@@ -33,8 +33,8 @@ async def test_a_protocol_that_writes_while_it_receives_is_paused(loop, reported
     with connected_pair() as (ours, theirs):
         transport, protocol = await loop.create_connection(lambda: Answering(loop), sock=ours)
         theirs.sendall(b"?")
+        await protocol.paused.wait()  # before anything is read: a fast reader leaves nothing to wait for
         with in_thread(receive_exactly, theirs, LARGE):
-            await protocol.paused.wait()
             await protocol.writable.wait()
         transport.close()
         await protocol.lost
