@@ -4,7 +4,7 @@
 # RUN_FLAGS=...     options for examples/python/run_all.py       BENCH_FLAGS=...   for benchmarks/run.py
 # PYTEST_FLAGS=...  options for pytest (default: one worker per processor)
 #
-# Files named .created, .packages, .extension in the virtual environment record finished steps: nothing is done twice.
+# The virtual environment's files .created, .packages, .extension, .ecosystem record finished steps: nothing is done twice.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -19,6 +19,7 @@ CREATED := $(VENV)/.created$(subst /,-,$(PYTHON))
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -path '*/src/*' -type f -o -name Cargo.toml)
 REQUIREMENTS := $(wildcard examples/python/requirements.txt)
 BENCH_REQUIREMENTS := $(wildcard benchmarks/requirements.txt)
+ECOSYSTEM := tests/ecosystem/requirements.txt
 LOOM := RUSTFLAGS="--cfg loom" cargo test --profile loom --target-dir target/loom
 DENY := $(or $(shell command -v cargo-deny),.tools/bin/cargo-deny)
 # One interpreter for every cargo command, or each would rebuild what the other built.
@@ -39,7 +40,7 @@ test-loom: tools ## every interleaving of the waker and the inbox
 	$(LOOM) -p aioxide-driver --lib
 	$(LOOM) -p aioxide-runtime --test loom
 
-test-python: $(VENV)/.extension redis ## pytest: the loop on both drivers, CPython's own tests, the examples
+test-python: $(VENV)/.extension $(VENV)/.ecosystem redis ## pytest: the loop on both drivers, CPython's own tests, libraries, examples
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-all: ## test-python on every CPython 3.11 or newer on this machine
@@ -87,6 +88,9 @@ $(VENV)/.packages: $(CREATED) pyproject.toml $(REQUIREMENTS)
 
 $(VENV)/.extension: $(VENV)/.packages $(RUST_SOURCES) | tools
 	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --target-dir $(VENV)/target && touch $@
+
+$(VENV)/.ecosystem: $(VENV)/.packages tools/install_ecosystem.sh $(ECOSYSTEM)
+	tools/install_ecosystem.sh $(BIN)/pip $(ECOSYSTEM) && touch $@
 
 $(VENV)/.rivals: $(CREATED) tools/install_rivals.sh $(BENCH_REQUIREMENTS)
 	tools/install_rivals.sh $(BIN)/pip $(BENCH_REQUIREMENTS) && touch $@
