@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
 import sys
 import threading
 import warnings
@@ -207,6 +208,25 @@ def test_a_closed_loop_does_not_warn_when_it_is_dropped(loop_factory):
         warnings.simplefilter("error")
         del loop
         gc.collect()
+
+
+def test_a_loop_dropped_open_in_a_cycle_with_a_waiting_handle_stays(loop_name, loop_factory):
+    # In a process of its own: the loop stays for as long as that lives.
+    program = (
+        "import asyncio, gc, sys, warnings, weakref, aioxide\n"
+        "warnings.simplefilter('ignore')\n"
+        "loop = asyncio.SelectorEventLoop() if sys.argv[1] == 'asyncio' else aioxide.EventLoop(sys.argv[1])\n"
+        "seen = weakref.ref(loop)\n"
+        "holder = []\n"
+        "holder.append(loop.call_later(60, holder.append, loop))\n"
+        "del loop, holder\n"
+        "gc.collect()\n"
+        "print('collected' if seen() is None else 'stays')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, loop_name], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.strip() == ("collected" if loop_name == "asyncio" else "stays"), done.stderr
 
 
 def test_a_loop_made_on_one_thread_runs_on_another(loop):

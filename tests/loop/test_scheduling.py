@@ -389,3 +389,15 @@ def test_cycles_through_a_handle_are_collected(loop):
     run_once(loop)
     gc.collect()
     assert alive() is None
+
+
+def test_the_private_queues_are_copies(loop, is_aioxide):
+    soon = loop.call_soon(int)
+    later = loop.call_later(60, int)
+    assert list(loop._ready) == [soon]
+    assert list(loop._scheduled) == [later]
+    loop._ready.clear()
+    loop._scheduled.clear()
+    assert list(loop._ready) == ([soon] if is_aioxide else [])
+    assert list(loop._scheduled) == ([later] if is_aioxide else [])
+    later.cancel()

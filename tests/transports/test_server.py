@@ -370,3 +370,15 @@ async def test_closing_a_server_twice_while_connections_come_leaves_nothing(loop
         await asyncio.sleep(0.001)
         await accepted.end()
         await server.wait_closed()
+
+
+async def test_the_socket_of_a_closed_connection_asked_for_too_late_is_none(loop, is_aioxide):
+    accepted = Accepted(loop)
+    server = await loop.create_server(accepted, "127.0.0.1", 0)
+    client = socket.create_connection(server.sockets[0].getsockname())
+    (protocol,) = await accepted.count(1)
+    client.close()
+    await protocol.lost
+    sock = protocol.transport.get_extra_info("socket")
+    assert sock is None if is_aioxide else sock.fileno() == -1
+    await close(server)

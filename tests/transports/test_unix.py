@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -102,6 +103,27 @@ async def test_a_dead_socket_is_refused(loop, path):
         dead.bind(path)
     with pytest.raises(ConnectionRefusedError):
         await loop.create_unix_connection(asyncio.Protocol, path)
+
+
+async def test_a_full_queue_of_a_listener_is_told(loop, path, is_aioxide):
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(path)
+        client = stack.enter_context(socket.socket(socket.AF_UNIX))
+        client.setblocking(False)
+        if is_aioxide:
+            with pytest.raises(BlockingIOError):
+                await loop.sock_connect(client, path)
+        else:
+            await loop.sock_connect(client, path)
+        with pytest.raises(OSError, match="not connected"):
+            client.getpeername()
 
 
 async def test_a_stale_socket_is_replaced_by_a_server(loop, path):
