@@ -40,7 +40,7 @@ test-loom: tools ## every interleaving of the waker and the inbox
 	$(LOOM) -p aioxide-driver --lib
 	$(LOOM) -p aioxide-runtime --test loom
 
-test-python: $(VENV)/.extension $(VENV)/.ecosystem redis ## pytest: the loop on both drivers, CPython's own tests, libraries, examples
+test-python: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest: the loop on both drivers, CPython's own tests, libraries, examples
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-all: ## test-python on every CPython 3.11 or newer on this machine
@@ -80,6 +80,9 @@ tools:
 redis:
 	@tools/prepare_redis.sh
 
+postgresql:
+	@tools/prepare_postgresql.sh
+
 $(CREATED): tools/create_venv.sh
 	tools/create_venv.sh $(VENV) && touch $@
 
@@ -100,4 +103,4 @@ $(VENV)/.rivals: $(CREATED) tools/install_rivals.sh $(BENCH_REQUIREMENTS)
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	  cargo install --quiet --locked --root .tools cargo-deny@0.20.2
 
-.PHONY: help run test test-rust test-loom test-python test-all bench check check-rust check-python docs format clean tools redis
+.PHONY: help run test test-rust test-loom test-python test-all bench check check-rust check-python docs format clean tools redis postgresql
