@@ -13,7 +13,6 @@ to this one adds one chapter that `BaseEventLoop` leaves to its subclasses; `loo
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -40,18 +39,6 @@ class NativeLoop(_rust.EventLoop, asyncio.BaseEventLoop):  # type: ignore[misc]
     def __init__(self, driver: str | None = None) -> None:
         # `driver` was consumed by `_rust.EventLoop.__new__`.
         asyncio.BaseEventLoop.__init__(self)
-        self._creator = os.getpid()
-
-    def _is_forked_copy(self) -> bool:
-        """Tell whether this object was copied into a child process by fork(2)."""
-        return self._creator != os.getpid()
-
-    def _check_process(self) -> None:
-        """Refuse to run in a child process: its kernel queue is still the parent's."""
-        if self._is_forked_copy():
-            raise RuntimeError(
-                f"This event loop belongs to the parent process {self._creator}; create a new one after fork"
-            )
 
     def _ensure_fd_no_transport(self, fd: Any) -> int:
         """Return the descriptor of an int or a file object; refuse one that a live transport owns."""

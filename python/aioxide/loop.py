@@ -6,7 +6,7 @@
 - `close` releases everything even if one part fails, and the native half last: the parts before it
   still unregister their descriptors there.
 - A loop copied into a child process by fork(2) never touches the kernel: its epoll instance or ring
-  is shared with the parent.
+  is shared with the parent. Rust refuses everything that would; closing and collecting it does nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class EventLoop(Doors, Signals, SocketCalls, UnixSockets, Subprocesses, Resolver
 
     def run_forever(self) -> None:
         """Run until `stop` is called."""
-        self._check_process()
         self._check_closed()
         self._check_running()
         hooks = sys.get_asyncgen_hooks()
@@ -83,8 +82,8 @@ class EventLoop(Doors, Signals, SocketCalls, UnixSockets, Subprocesses, Resolver
             release.callback(self._release_signals)
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
-        # A forked copy was not this process's to close.
-        if hasattr(self, "_creator") and not self._is_forked_copy():
+        # A forked copy is not this process's to close, and one whose making failed has nothing to close.
+        if hasattr(self, "_watched_children") and not self._is_forked_copy():
             super().__del__(_warn)  # type: ignore[call-arg]
 
     def set_debug(self, enabled: bool) -> None:

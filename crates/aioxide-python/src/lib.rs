@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 mod _rust {
     use pyo3::prelude::*;
+    use pyo3::types::PyDict;
 
     #[pymodule_export]
     use crate::event_loop::EventLoop;
@@ -30,6 +31,9 @@ mod _rust {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::imports::accelerate_task_registry(module.py())?;
+        let hooks = PyDict::new(module.py());
+        hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;
+        module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;
         EventLoop::add_fast_methods(&module.py().get_type::<EventLoop>())
     }
 }

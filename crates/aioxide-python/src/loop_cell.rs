@@ -6,12 +6,13 @@
 //! - The cell is never opened twice at once: who holds `&mut T` calls no Python and drops no Python
 //!   object, because both can run code that opens the cell again. A second opening is refused.
 //! - A value dropped by a foreign thread while the loop runs is a bug of ours; the value is then leaked.
+//! - A cell copied by fork(2) never opens: its value shares epoll instances or rings with the parent.
 #![expect(unsafe_code, reason = "hands out &mut T from & after its own thread and re-entrancy checks")]
 
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use pyo3::ffi;
+use pyo3::{ffi, pyfunction};
 
 /// Why a cell was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,17 @@ pub enum Refused {
     OtherThread,
     /// This thread has the cell open already.
     AlreadyOpen,
+    /// The cell is a copy of one in the parent process.
+    Forked,
+}
+
+/// How many forks lie between this process and the one that loaded us: cheaper to ask than getpid(2).
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Called in a forked child: the cells made so far belong to the parent.
+#[pyfunction]
+pub fn count_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A value that one thread at a time may touch.
@@ -31,6 +43,8 @@ pub struct LoopCell<T> {
     open: AtomicBool,
     /// Open by a thread that visits a loop which does not run.
     visited: AtomicBool,
+    /// [`FORKS`] when it was made.
+    generation: u32,
 }
 
 // SAFETY: `with` gives access to one thread at a time, ordered by the `visited` flag and the `owner`
@@ -56,18 +70,29 @@ impl<T> LoopCell<T> {
             owner: AtomicUsize::new(NOBODY),
             open: AtomicBool::new(false),
             visited: AtomicBool::new(false),
+            generation: FORKS.load(Ordering::Relaxed),
         }
     }
 
     /// Whether this thread runs the loop.
     pub fn is_owner(&self) -> bool {
-        self.owner.load(Ordering::Relaxed) == this_thread()
+        self.owner.load(Ordering::Relaxed) == this_thread() && !self.is_forked()
     }
 
     /// Whether some other thread runs the loop.
     pub fn is_foreign(&self) -> bool {
         let owner = self.owner.load(Ordering::Relaxed);
-        owner != NOBODY && owner != this_thread()
+        owner != NOBODY && owner != this_thread() && !self.is_forked()
+    }
+
+    /// Whether this is the copy of a cell that belongs to the parent process.
+    pub fn is_forked(&self) -> bool {
+        self.generation != FORKS.load(Ordering::Relaxed)
+    }
+
+    /// The value, of which nobody else can know any more.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
     }
 
     /// Make this thread the one that runs the loop, until the guard is dropped; `None` where there is one
@@ -84,6 +109,9 @@ impl<T> LoopCell<T> {
 
     /// Open the cell for `body`, which must neither call Python nor drop a Python object.
     pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Result<R, Refused> {
+        if self.is_forked() {
+            return Err(Refused::Forked);
+        }
         let owner = self.owner.load(Ordering::SeqCst);
         let guard = if owner == this_thread() {
             if self.open.load(Ordering::Relaxed) {

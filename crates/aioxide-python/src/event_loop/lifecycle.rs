@@ -39,6 +39,7 @@ pub fn open(py: Python<'_>, driver: Option<&str>) -> PyResult<EventLoop> {
         core: LoopCell::new(Some(core)),
         inbox: Inbox::new(),
         waker: Mutex::new(Some(waker)),
+        process: std::process::id(),
         driver: (backend.to_string(), reason),
         completion_based: backend == Backend::Uring,
         transports: Mutex::default(),

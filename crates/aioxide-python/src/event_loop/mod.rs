@@ -48,6 +48,8 @@ pub struct EventLoop {
     inbox: Inbox<Callback>,
     /// Ends the driver's wait. `None` once the loop is closed: it would keep a descriptor open.
     waker: Mutex<Option<Waker>>,
+    /// The process that made the loop.
+    process: u32,
     /// Name of the driver's backend and the reason for it.
     driver: (String, String),
     /// Whether the kernel itself completes operations, so that handing them over in batches pays.
@@ -77,7 +79,12 @@ impl EventLoop {
 
     /// Refuse, before anything is changed, what only the thread that runs the loop may do.
     pub fn check_thread(&self) -> PyResult<()> {
-        if self.core.is_foreign() { Err(self.refusal(Refused::OtherThread)) } else { Ok(()) }
+        if self.core.is_foreign() { Err(self.refusal(Refused::OtherThread)) } else { self.check_process() }
+    }
+
+    /// Refuse everything in a forked child: epoll instance or ring, sockets and queues are the parent's.
+    pub fn check_process(&self) -> PyResult<()> {
+        if self.core.is_forked() { Err(self.refusal(Refused::Forked)) } else { Ok(()) }
     }
 
     /// Whether the driver completes operations in the kernel (io_uring) rather than watching readiness.
@@ -103,6 +110,12 @@ impl EventLoop {
                 "Non-thread-safe operation invoked on an event loop other than the current one"
             }
             Refused::AlreadyOpen => "aioxide's event loop was entered twice; please report this as a bug",
+            Refused::Forked => {
+                let parent = self.process;
+                return PyRuntimeError::new_err(format!(
+                    "This event loop belongs to the parent process {parent}; create a new one after fork"
+                ));
+            }
         })
     }
 
@@ -197,8 +210,17 @@ impl EventLoop {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Refuse what a closed loop cannot do, nor the copy of a loop in a forked child.
     fn _check_closed(&self) -> PyResult<()> {
-        if self.is_closed() { Err(PyRuntimeError::new_err("Event loop is closed")) } else { Ok(()) }
+        if self.is_closed() {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        self.check_process()
+    }
+
+    /// Return whether this object was copied into a child process by fork(2).
+    fn _is_forked_copy(&self) -> bool {
+        self.core.is_forked()
     }
 
     /// Let go of everything native. Idempotent.
@@ -398,6 +420,16 @@ impl EventLoop {
         }
         let contents = self.core.with(|core| core.as_mut().map(Core::take_contents));
         drop(contents);
+    }
+}
+
+impl Drop for EventLoop {
+    /// What a forked child has of the parent's ring is mapped at addresses that may be in other use by now,
+    /// and cancelling anything would cancel it for the parent: the child keeps its copy.
+    fn drop(&mut self) {
+        if self.core.is_forked() {
+            std::mem::forget(self.core.get_mut().take());
+        }
     }
 }
 

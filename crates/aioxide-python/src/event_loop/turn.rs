@@ -15,6 +15,7 @@
 //! - Completions, timers and mail are looked at in every turn or after a bounded number of callbacks, so no
 //!   half starves the other.
 //! - The cell is closed whenever Python runs.
+//! - A child that a callback forked takes no turn with the parent's driver, and none of the parent's callbacks.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -78,6 +79,7 @@ struct Turns {
 
 impl Turns {
     fn take_turn(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        event_loop.get().check_process()?;
         let timeout = timeout(event_loop)?;
         self.wait(event_loop, timeout)?;
         event_loop.py().check_signals()?;
@@ -151,9 +153,10 @@ impl Turns {
         let debug = this.debug();
         while let Some(callback) = self.running.pop() {
             let ran = if debug { run_watched(event_loop, callback) } else { callback.run(event_loop) };
+            // A callback may fork; the child has no business with the parent's other callbacks.
+            let ran = ran.and_then(|()| this.check_process());
             if ran.is_err() {
-                self.put_back(event_loop)?;
-                return ran;
+                return ran.and(self.put_back(event_loop));
             }
         }
         Ok(())
@@ -172,6 +175,7 @@ impl Turns {
 
     /// Tell the kernel what is still untold, without sleeping and without running anything.
     fn settle(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        event_loop.get().check_process()?;
         let completions = &mut self.completions;
         let result = self.runtime.with_driver(|driver| {
             if driver.has_unsubmitted() { driver.wait(Some(Duration::ZERO), completions) } else { Ok(()) }

@@ -346,6 +346,11 @@ impl StreamTransport {
         slf.borrow().event_loop.get().check_thread()
     }
 
+    /// RuntimeError in a forked child: the parent sends what is queued, and owns the connection.
+    pub(super) fn check_process(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.borrow().event_loop.get().check_process()
+    }
+
     fn describe(&self) -> String {
         let mut parts = vec!["StreamTransport".to_owned()];
         match self.phase {

@@ -145,6 +145,7 @@ impl StreamTransport {
 
     /// Send at once what is large, if it may; keep the rest.
     fn accept_data(slf: &Bound<'_, Self>, data: &Data<'_, '_>) -> PyResult<()> {
+        Self::check_process(slf)?;
         let failed = {
             let mut transport = slf.borrow_mut();
             let (kind, descriptor) = (transport.kind, transport.descriptor.number());
@@ -252,6 +253,7 @@ impl StreamTransport {
     /// Send directly whatever may be sent now, and ask to be told when there is room for the rest.
     pub(super) fn write_out(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
+        Self::check_process(slf)?;
         let (finished, sent) = {
             let mut transport = slf.borrow_mut();
             if transport.writing.operation != Operation::Idle || transport.writing.queue.is_empty() {
