@@ -11,11 +11,11 @@ import asyncio
 import functools
 import gc
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from leaks import open_files
 
 LOOPS = ("asyncio", "uring", "epoll")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -127,14 +127,3 @@ def loop(loop_factory: LoopFactory, reported: list[dict[str, Any]]) -> Iterator[
 def counters(loop: asyncio.AbstractEventLoop) -> dict[str, int]:
     """Return how many native objects live; asyncio has none."""
     return dict(loop.statistics()) if hasattr(loop, "statistics") else {}
-
-
-def open_files() -> dict[int, str]:
-    """Return what each file descriptor of this process is."""
-    files = {}
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            files[int(number)] = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:  # the descriptor of the listing itself
-            continue
-    return files

@@ -29,6 +29,15 @@ def _for_subprocess(protocol_factory: Callable[[], Any], method: str) -> Callabl
     return lambda: protocol
 
 
+async def _start_serving(server: Any) -> None:
+    # asyncio's servers accept from the next turn on. Cancelled before that, nobody holds this one.
+    try:
+        await server.start_serving()
+    except BaseException:
+        server.close()
+        raise
+
+
 class Doors(NativeLoop):
     """Methods that open something, and those that cannot yet: TLS, datagrams, bare pipes, sendfile."""
 
@@ -39,12 +48,17 @@ class Doors(NativeLoop):
         self._check_closed()
         return await super().create_connection(*args, **options)
 
-    async def create_server(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+    async def create_server(
+        self, *args: Any, ssl: Any = None, start_serving: bool = True, **options: Any
+    ) -> Any:
         """Listen for TCP connections, as `asyncio.BaseEventLoop.create_server` does."""
         if _is_context(ssl):
             _refuse("create_server(ssl=...)")
         self._check_closed()
-        return await super().create_server(*args, ssl=ssl, **options)
+        server = await super().create_server(*args, ssl=ssl, start_serving=False, **options)
+        if start_serving:
+            await _start_serving(server)
+        return server
 
     async def connect_accepted_socket(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
         """Wrap an accepted connection in a transport."""
@@ -60,12 +74,17 @@ class Doors(NativeLoop):
         self._check_closed()
         return await super().create_unix_connection(*args, **options)
 
-    async def create_unix_server(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+    async def create_unix_server(
+        self, *args: Any, ssl: Any = None, start_serving: bool = True, **options: Any
+    ) -> Any:
         """Listen on a Unix stream socket."""
         if _is_context(ssl):
             _refuse("create_unix_server(ssl=...)")
         self._check_closed()
-        return await super().create_unix_server(*args, ssl=ssl, **options)
+        server = await super().create_unix_server(*args, ssl=ssl, start_serving=False, **options)
+        if start_serving:
+            await _start_serving(server)
+        return server
 
     async def start_tls(self, *args: Any, **options: Any) -> Any:
         """Refuse: TLS is not supported yet."""
