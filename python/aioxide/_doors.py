@@ -16,11 +16,6 @@ def _refuse(what: str) -> NoReturn:
     raise NotImplementedError(f"aioxide does not support {what} yet")
 
 
-def _is_context(ssl: Any) -> bool:
-    # A server takes an SSLContext or None; a bool is left to the TypeError asyncio has for it.
-    return bool(ssl) and not isinstance(ssl, bool)
-
-
 def _for_subprocess(protocol_factory: Callable[[], Any], method: str) -> Callable[[], Any]:
     # asyncio's subprocess transports connect their pipes through the public methods.
     protocol = protocol_factory()
@@ -39,56 +34,38 @@ async def _start_serving(server: Any) -> None:
 
 
 class Doors(NativeLoop):
-    """Methods that open something, and those that cannot yet: TLS, datagrams, bare pipes, sendfile."""
+    """Methods that open something, and those that cannot yet: datagrams, bare pipes, sendfile."""
 
-    async def create_connection(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+    async def create_connection(self, *args: Any, **options: Any) -> Any:
         """Connect to a TCP server, as `asyncio.BaseEventLoop.create_connection` does."""
-        if ssl:
-            _refuse("create_connection(ssl=...)")
         self._check_closed()
         return await super().create_connection(*args, **options)
 
-    async def create_server(
-        self, *args: Any, ssl: Any = None, start_serving: bool = True, **options: Any
-    ) -> Any:
+    async def create_server(self, *args: Any, start_serving: bool = True, **options: Any) -> Any:
         """Listen for TCP connections, as `asyncio.BaseEventLoop.create_server` does."""
-        if _is_context(ssl):
-            _refuse("create_server(ssl=...)")
         self._check_closed()
-        server = await super().create_server(*args, ssl=ssl, start_serving=False, **options)
+        server = await super().create_server(*args, start_serving=False, **options)
         if start_serving:
             await _start_serving(server)
         return server
 
-    async def connect_accepted_socket(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+    async def connect_accepted_socket(self, *args: Any, **options: Any) -> Any:
         """Wrap an accepted connection in a transport."""
-        if ssl:
-            _refuse("connect_accepted_socket(ssl=...)")
         self._check_closed()
         return await super().connect_accepted_socket(*args, **options)
 
-    async def create_unix_connection(self, *args: Any, ssl: Any = None, **options: Any) -> Any:
+    async def create_unix_connection(self, *args: Any, **options: Any) -> Any:
         """Connect to a Unix stream socket."""
-        if ssl:
-            _refuse("create_unix_connection(ssl=...)")
         self._check_closed()
         return await super().create_unix_connection(*args, **options)
 
-    async def create_unix_server(
-        self, *args: Any, ssl: Any = None, start_serving: bool = True, **options: Any
-    ) -> Any:
+    async def create_unix_server(self, *args: Any, start_serving: bool = True, **options: Any) -> Any:
         """Listen on a Unix stream socket."""
-        if _is_context(ssl):
-            _refuse("create_unix_server(ssl=...)")
         self._check_closed()
-        server = await super().create_unix_server(*args, ssl=ssl, start_serving=False, **options)
+        server = await super().create_unix_server(*args, start_serving=False, **options)
         if start_serving:
             await _start_serving(server)
         return server
-
-    async def start_tls(self, *args: Any, **options: Any) -> Any:
-        """Refuse: TLS is not supported yet."""
-        _refuse("start_tls()")
 
     async def create_datagram_endpoint(self, *args: Any, **options: Any) -> Any:
         """Refuse: datagram endpoints are not supported yet."""

@@ -42,7 +42,10 @@ class UnixSockets(NativeLoop):
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
         """Connect to a Unix stream socket."""
-        if not ssl:
+        if ssl:
+            if server_hostname is None:
+                raise ValueError("you have to pass server_hostname when using ssl")
+        else:
             if server_hostname is not None:
                 raise ValueError("server_hostname is only meaningful with ssl")
             _refuse_without_ssl(ssl_handshake_timeout, ssl_shutdown_timeout)

@@ -25,10 +25,11 @@ from ._resolver import Resolver
 from ._signals import Signals
 from ._socket_calls import SocketCalls
 from ._subprocess import Subprocesses
+from ._tls import Tls
 from ._unix import UnixSockets
 
 
-class EventLoop(Doors, Signals, SocketCalls, UnixSockets, Subprocesses, Resolver):  # type: ignore[misc]
+class EventLoop(Doors, Signals, SocketCalls, Tls, UnixSockets, Subprocesses, Resolver):  # type: ignore[misc]
     """An asyncio event loop that runs on Rust.
 
     `driver` is "auto", "uring" or "epoll"; None asks the environment variable AIOXIDE_DRIVER, then

@@ -217,8 +217,6 @@ def test_what_is_not_there_yet_says_so(driver, require_driver, tmp_path):
                 "connect_write_pipe": loop.connect_write_pipe(asyncio.BaseProtocol, file),
                 "sendfile": loop.sendfile(asyncio.Transport(), file),
                 "sock_sendfile": loop.sock_sendfile(None, file),
-                "start_tls": loop.start_tls(asyncio.Transport(), asyncio.Protocol(), None),
-                "ssl": loop.create_connection(asyncio.Protocol, "127.0.0.1", 1, ssl=True),
             }
             for name, call in calls.items():
                 with pytest.raises(NotImplementedError, match=name):

@@ -24,6 +24,8 @@ mod _rust {
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
     use crate::transports::stream::StreamTransport;
+    #[pymodule_export]
+    use crate::transports::tls::transport::TlsTransport;
 
     #[pymodule_export]
     use crate::event_loop::build_info;

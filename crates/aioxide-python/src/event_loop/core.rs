@@ -19,6 +19,8 @@ use crate::ffi::collector::look_through;
 use crate::handle::TimerHandle;
 use crate::transports::scratch::Scratch;
 use crate::transports::stream::{Event, StreamTransport};
+use crate::transports::tls::scratch::TlsScratch;
+use crate::transports::tls::transport::TlsTransport;
 
 /// The loop's own state. See [`EventLoop::with_core`](super::EventLoop::with_core) for the rule of access.
 pub struct Core {
@@ -38,8 +40,12 @@ pub struct Core {
     pub listeners: HashMap<RawFd, Token>,
     /// Transports with writes that leave at the end of the turn.
     pub unflushed: Vec<Py<StreamTransport>>,
+    /// TLS connections with writes that are enciphered at the end of the turn.
+    pub unflushed_tls: Vec<Py<TlsTransport>>,
     /// Memory for direct reads.
     pub scratch: Scratch,
+    /// Memory for deciphered records, made at the first.
+    pub tls_scratch: Option<TlsScratch>,
 }
 
 /// What a loop held when it was closed.
@@ -47,6 +53,8 @@ pub struct Contents {
     callbacks: Vec<Callback>,
     _interests: Vec<Interest>,
     _unflushed: Vec<Py<StreamTransport>>,
+    _unflushed_tls: Vec<Py<TlsTransport>>,
+    _tls_scratch: Option<TlsScratch>,
 }
 
 impl Contents {
@@ -79,7 +87,9 @@ impl Core {
             watchers: HashMap::new(),
             listeners: HashMap::new(),
             unflushed: Vec::new(),
+            unflushed_tls: Vec::new(),
             scratch: Scratch::default(),
+            tls_scratch: None,
         })
     }
 
@@ -176,6 +186,8 @@ impl Core {
             callbacks: self.ready.clear().chain(timers).collect(),
             _interests: self.interests.clear(),
             _unflushed: std::mem::take(&mut self.unflushed),
+            _unflushed_tls: std::mem::take(&mut self.unflushed_tls),
+            _tls_scratch: self.tls_scratch.take(),
         }
     }
 
@@ -200,6 +212,9 @@ impl Core {
             });
         }
         for transport in &self.unflushed {
+            keep(visit.call(transport));
+        }
+        for transport in &self.unflushed_tls {
             keep(visit.call(transport));
         }
         result

@@ -32,12 +32,14 @@ use pyo3::{Borrowed, PyTraverseError, intern};
 pub use self::core::{Core, Submission};
 pub use self::interests::Interest;
 pub use self::lifecycle::build_info;
-use self::servers::Listener;
+pub use self::scheduling::now;
+use self::servers::{Listener, Tls};
 use crate::callback::Callback;
 use crate::ffi::method::add_method;
 use crate::handle::{Handle, TimerHandle, ends_the_loop};
 use crate::loop_cell::{LoopCell, Refused};
 use crate::transports::stream::{Kind, StreamTransport};
+use crate::transports::tls::transport::{Settings, TlsTransport};
 
 /// The native half of the event loop.
 #[pyclass(module = "aioxide._rust", subclass, frozen, weakref)]
@@ -137,6 +139,11 @@ impl EventLoop {
     pub fn report(event_loop: &Bound<'_, Self>, report: Bound<'_, PyDict>) -> PyResult<()> {
         event_loop.call_method1(intern!(event_loop.py(), "call_exception_handler"), (report,))?;
         Ok(())
+    }
+
+    /// Whether an error must end the loop: KeyboardInterrupt and SystemExit.
+    pub fn must_end(py: Python<'_>, error: &PyErr) -> bool {
+        ends_the_loop(py, error)
     }
 
     /// Report an exception with a message and what it concerns; lets through what must end the loop.
@@ -343,6 +350,39 @@ impl EventLoop {
         StreamTransport::open(slf, Kind::Socket, sock, protocol, waiter, extra, server)
     }
 
+    #[pyo3(signature = (
+        rawsock, protocol, sslcontext, waiter=None, *, server_side=false, server_hostname=None, extra=None,
+        server=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's own")]
+    fn _make_ssl_transport<'py>(
+        slf: &Bound<'py, Self>,
+        rawsock: Bound<'py, PyAny>,
+        protocol: Bound<'py, PyAny>,
+        sslcontext: Option<Bound<'py, PyAny>>,
+        waiter: Option<Py<PyAny>>,
+        server_side: bool,
+        server_hostname: Option<Bound<'py, PyAny>>,
+        extra: Option<Bound<'py, PyDict>>,
+        server: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<f64>,
+        ssl_shutdown_timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, TlsTransport>> {
+        let settings = Settings {
+            context: sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made: true,
+            handshake_timeout: ssl_handshake_timeout,
+            shutdown_timeout: ssl_shutdown_timeout,
+            accepted: false,
+        };
+        let tls = TlsTransport::open(slf, protocol, settings)?;
+        StreamTransport::open(slf, Kind::Socket, rawsock, tls.clone().into_any(), None, extra, server)?;
+        Ok(tls)
+    }
+
     #[pyo3(signature = (pipe, protocol, waiter=None, extra=None))]
     fn _make_read_pipe_transport(
         slf: &Bound<'_, Self>,
@@ -366,7 +406,11 @@ impl EventLoop {
     }
 
     /// Accept connections on a listening socket, for `asyncio.Server`.
-    #[pyo3(signature = (protocol_factory, sock, sslcontext=None, server=None, backlog=100, *_timeouts))]
+    #[pyo3(signature = (
+        protocol_factory, sock, sslcontext=None, server=None, backlog=100, ssl_handshake_timeout=None,
+        ssl_shutdown_timeout=None, **_options
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "asyncio's own")]
     fn _start_serving(
         slf: &Bound<'_, Self>,
         protocol_factory: Py<PyAny>,
@@ -374,12 +418,16 @@ impl EventLoop {
         sslcontext: Option<Py<PyAny>>,
         server: Option<Py<PyAny>>,
         backlog: i32,
-        _timeouts: &Bound<'_, PyTuple>,
+        ssl_handshake_timeout: Option<f64>,
+        ssl_shutdown_timeout: Option<f64>,
+        _options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        if sslcontext.is_some() {
-            return Err(pyo3::exceptions::PyNotImplementedError::new_err("create_server(ssl=...)"));
-        }
-        Listener::start(slf, protocol_factory, sock, server, backlog)
+        let tls = sslcontext.map(|context| Tls {
+            context,
+            handshake_timeout: ssl_handshake_timeout,
+            shutdown_timeout: ssl_shutdown_timeout,
+        });
+        Listener::start(slf, protocol_factory, sock, server, backlog, tls)
     }
 
     /// Stop accepting and close the listening socket.

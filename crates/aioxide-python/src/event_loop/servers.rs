@@ -15,10 +15,21 @@ use crate::error::os_error;
 use crate::ffi::context;
 use crate::imports::imports;
 use crate::transports::stream::StreamTransport;
+use crate::transports::tls::transport::{Settings, TlsTransport};
 
 /// Seconds to wait before accepting again after the system ran out of resources (asyncio
 /// `constants.ACCEPT_RETRY_DELAY`).
 const ACCEPT_RETRY_DELAY: f64 = 1.0;
+
+/// What a server says of the TLS of its connections.
+pub struct Tls {
+    /// An `ssl.SSLContext`.
+    pub context: Py<PyAny>,
+    /// Seconds.
+    pub handshake_timeout: Option<f64>,
+    /// Seconds.
+    pub shutdown_timeout: Option<f64>,
+}
 
 /// A listening socket that is being accepted from.
 #[pyclass(module = "aioxide._rust", frozen)]
@@ -30,6 +41,22 @@ pub struct Listener {
     socket: Py<PyAny>,
     server: Option<Py<PyAny>>,
     descriptor: RawFd,
+    tls: Option<Tls>,
+}
+
+impl Tls {
+    fn settings<'py>(&self, py: Python<'py>) -> Settings<'py> {
+        Settings {
+            context: Some(self.context.bind(py).clone()),
+            waiter: None,
+            server_side: true,
+            server_hostname: None,
+            call_connection_made: true,
+            handshake_timeout: self.handshake_timeout,
+            shutdown_timeout: self.shutdown_timeout,
+            accepted: true,
+        }
+    }
 }
 
 impl Listener {
@@ -40,6 +67,7 @@ impl Listener {
         socket: Bound<'_, PyAny>,
         server: Option<Py<PyAny>>,
         backlog: i32,
+        tls: Option<Tls>,
     ) -> PyResult<()> {
         let py = event_loop.py();
         event_loop.get()._check_closed()?;
@@ -52,6 +80,7 @@ impl Listener {
             socket: socket.unbind(),
             server,
             descriptor,
+            tls,
         };
         Self::accept(&Bound::new(py, listener)?)
     }
@@ -83,6 +112,10 @@ impl Listener {
         let run_context = context::copy(this.context.bind_borrowed(py))?;
         let made = context::run_in(run_context.bind_borrowed(py), || {
             let protocol = this.protocol_factory.bind(py).call0()?;
+            let protocol = match &this.tls {
+                Some(tls) => TlsTransport::open(event_loop, protocol, tls.settings(py))?.into_any(),
+                None => protocol,
+            };
             let server = this.server.as_ref().map(|server| server.clone_ref(py));
             StreamTransport::accepted(event_loop, connection, protocol, server)
         });
@@ -152,6 +185,9 @@ impl Listener {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(tls) = &self.tls {
+            visit.call(&tls.context)?;
+        }
         visit.call(&self.event_loop)?;
         visit.call(&self.protocol_factory)?;
         visit.call(&self.context)?;

@@ -31,6 +31,7 @@ use super::{Core, EventLoop, scheduling};
 use crate::callback::Callback;
 use crate::error::os_error;
 use crate::transports::stream::StreamTransport;
+use crate::transports::tls::transport::TlsTransport;
 
 /// After so many callbacks the kernel is asked for news, even when more callbacks are ready.
 const CALLBACKS_PER_POLL: usize = 61;
@@ -193,7 +194,11 @@ fn timeout(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Duration>> {
     }
     this.with_core(|core: &mut Core| {
         // A protocol that is resumed by a flush writes after it.
-        if !core.ready.is_empty() || !core.unflushed.is_empty() || core.runtime.has_ready() {
+        if !core.ready.is_empty()
+            || !core.unflushed.is_empty()
+            || !core.unflushed_tls.is_empty()
+            || core.runtime.has_ready()
+        {
             return Some(Duration::ZERO);
         }
         let deadline = core.next_deadline()?;
@@ -224,12 +229,16 @@ fn run_watched(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResul
 /// Phase 6.
 fn flush(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
+    // First what comes to lie in the plain transports by it.
+    let mut result = Ok(());
+    for transport in event_loop.get().with_core(|core| std::mem::take(&mut core.unflushed_tls))? {
+        result = result.and(TlsTransport::flush(transport.bind(py)));
+    }
     let transports = event_loop.get().with_core(|core| std::mem::take(&mut core.unflushed))?;
     // What the driver sends, it also completes, which takes a turn of its own: one write is cheaper made
     // at once.
     // Nor may the last turn leave an answer open: what is written outside of turns leaves at once.
     let in_batch = transports.len() > 1 && !event_loop.get().stopping.load(Ordering::Relaxed);
-    let mut result = Ok(());
     for transport in &transports {
         // One that must end the loop keeps nobody's bytes back.
         result = result.and(StreamTransport::flush(transport.bind(py), in_batch));

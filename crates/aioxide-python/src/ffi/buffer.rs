@@ -1,9 +1,10 @@
-//! The memory of objects that offer the buffer protocol, as slices.
+//! The memory of objects that offer the buffer protocol, as slices; and slices as such objects.
 #![expect(unsafe_code, reason = "a slice over another object's memory cannot be made safely")]
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::{ffi, intern};
 
 /// A C-contiguous view of an object's memory, exported for as long as this lives.
 pub struct Contiguous(PyUntypedBuffer);
@@ -46,4 +47,22 @@ impl Contiguous {
         // SAFETY: as in `read`, and the exporter declared the memory writable.
         Ok(write(unsafe { std::slice::from_raw_parts_mut(self.0.buf_ptr().cast(), self.len()) }))
     }
+}
+
+/// Call `function` with a read-only memoryview of `data`; it must keep neither the view nor anything made of it.
+pub fn with_view<'py, R>(
+    py: Python<'py>,
+    data: &[u8],
+    function: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<R>,
+) -> PyResult<R> {
+    // SAFETY: the view is read-only and released below, before `data` can go; the caller promises that `function`
+    // keeps no export of it.
+    let view = unsafe {
+        ffi::PyMemoryView_FromMemory(data.as_ptr().cast_mut().cast(), data.len() as isize, ffi::PyBUF_READ)
+    };
+    // SAFETY: the call returns a new reference or null with an exception set.
+    let view = unsafe { Bound::from_owned_ptr_or_err(py, view) }?;
+    let result = function(&view);
+    view.call_method0(intern!(py, "release"))?;
+    result
 }

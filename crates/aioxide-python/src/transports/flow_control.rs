@@ -14,19 +14,27 @@ pub struct WaterMarks {
     pub low: usize,
     /// Whether the protocol was paused and not yet resumed.
     pub protocol_paused: bool,
+    /// The high-water mark where the user sets none, in bytes.
+    default_high: usize,
 }
 
 impl Default for WaterMarks {
     fn default() -> Self {
-        Self { high: DEFAULT_HIGH, low: DEFAULT_HIGH / 4, protocol_paused: false }
+        Self::with_default(DEFAULT_HIGH)
     }
 }
 
 impl WaterMarks {
+    /// Begin with another high-water mark than that of plain transports, in bytes.
+    pub fn with_default(high: usize) -> Self {
+        Self { high, low: high / 4, protocol_paused: false, default_high: high }
+    }
+
     /// Set the marks as `WriteTransport.set_write_buffer_limits` documents; ValueError unless
     /// `high >= low >= 0`.
     pub fn set(&mut self, high: Option<isize>, low: Option<isize>) -> PyResult<()> {
-        let high = high.unwrap_or_else(|| low.map_or(DEFAULT_HIGH as isize, |low| low.saturating_mul(4)));
+        let high =
+            high.unwrap_or_else(|| low.map_or(self.default_high as isize, |low| low.saturating_mul(4)));
         let low = low.unwrap_or(high / 4);
         if !(high >= low && low >= 0) {
             return Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")));

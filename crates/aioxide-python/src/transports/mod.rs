@@ -1,6 +1,7 @@
 //! Transports: what carries a protocol's bytes.
 //!
 //! `stream` serves TCP and Unix sockets and both ends of pipes; how they differ is written in [`stream::Kind`].
+//! `tls` is both a protocol of such a transport and a transport itself.
 
 mod descriptor;
 mod extra;
@@ -9,5 +10,6 @@ mod protocol;
 mod reading;
 pub mod scratch;
 pub mod stream;
+pub mod tls;
 mod write_queue;
 mod writing;

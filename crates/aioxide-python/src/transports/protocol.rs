@@ -9,6 +9,7 @@ use pyo3::types::PyString;
 use pyo3::{Borrowed, intern};
 
 use super::stream::StreamTransport;
+use super::tls::transport::TlsTransport;
 use crate::event_loop::EventLoop;
 use crate::imports::imports;
 
@@ -18,13 +19,17 @@ pub struct Protocol {
     pub object: Py<PyAny>,
     /// Whether it is a `BufferedProtocol`.
     pub buffered: bool,
+    /// Whether it is our TLS, which takes its bytes without a Python object around them.
+    pub tls: bool,
 }
 
 impl Protocol {
     /// Look at what kind of protocol an object is.
     pub fn new(object: Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffered = object.is_instance(imports(object.py())?.buffered_protocol.bind(object.py()))?;
-        Ok(Self { object: object.unbind(), buffered })
+        let tls = object.is_exact_instance_of::<TlsTransport>();
+        let buffered =
+            !tls && object.is_instance(imports(object.py())?.buffered_protocol.bind(object.py()))?;
+        Ok(Self { object: object.unbind(), buffered, tls })
     }
 }
 

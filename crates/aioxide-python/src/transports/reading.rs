@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::stream::{Event, Kind, Phase, StreamTransport};
+use super::tls::transport::TlsTransport;
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
 use crate::ffi::buffer::Contiguous;
@@ -279,6 +280,9 @@ impl StreamTransport {
 
     fn read_into_scratch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
+        if let Some(tls) = Self::tls_protocol(slf) {
+            return Self::read_for_tls(slf, &tls);
+        }
         let (event_loop, descriptor, kind) = {
             let transport = slf.borrow();
             (transport.event_loop.clone_ref(py), transport.descriptor.number(), transport.kind)
@@ -303,6 +307,42 @@ impl StreamTransport {
             Err(error) if is_not_ready(&error) => Ok(()),
             Err(error) => Self::handle_read_error(slf, error),
         }
+    }
+
+    /// As `read_into_scratch`, for a protocol that takes bytes where they lie.
+    fn read_for_tls(slf: &Bound<'_, Self>, tls: &Bound<'_, TlsTransport>) -> PyResult<()> {
+        let (event_loop, descriptor, kind) = {
+            let transport = slf.borrow();
+            (transport.event_loop.clone_ref(slf.py()), transport.descriptor.number(), transport.kind)
+        };
+        // Taken out, for TLS calls Python; who needs scratch memory meanwhile makes its own.
+        let mut scratch = event_loop.get().with_core(|core| std::mem::take(&mut core.scratch))?;
+        let (delivered, returns) = match read_from(kind, descriptor, scratch.bytes()) {
+            Ok(0) => (Self::handle_end_of_file(slf), false),
+            Ok(length) => {
+                let returns = Self::note_direct_read(slf, length);
+                let suspended = if returns { Self::suspend_reading(slf) } else { Ok(()) };
+                let taken = TlsTransport::handle_data(tls, &scratch.bytes()[..length]);
+                (suspended.and_then(|()| Self::fail_for_protocol(slf, taken)), returns)
+            }
+            Err(error) if is_not_ready(&error) => (Ok(()), false),
+            Err(error) => (Self::handle_read_error(slf, error), false),
+        };
+        event_loop.get().with_core(|core| core.scratch = scratch)?;
+        if returns { Self::start_reading(slf).and(delivered) } else { delivered }
+    }
+
+    /// The protocol, where it is our TLS.
+    fn tls_protocol<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, TlsTransport>> {
+        let transport = slf.borrow();
+        let protocol = transport.protocol.as_ref().filter(|protocol| protocol.tls)?;
+        protocol.object.bind(slf.py()).cast::<TlsTransport>().ok().cloned()
+    }
+
+    /// End the connection for an error of TLS's own.
+    fn fail_for_protocol(slf: &Bound<'_, Self>, result: PyResult<()>) -> PyResult<()> {
+        let Err(error) = result else { return Ok(()) };
+        Self::fail(slf, error, "Fatal error: protocol.buffer_updated() call failed.")
     }
 
     fn read_into_protocol(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -356,7 +396,18 @@ impl StreamTransport {
         let mut rest = data;
         loop {
             // Each piece may be answered with another protocol, of the other kind.
-            let buffered = slf.borrow().protocol.as_ref().is_some_and(|protocol| protocol.buffered);
+            let (buffered, tls) = {
+                let transport = slf.borrow();
+                let protocol = transport.protocol.as_ref();
+                let buffered = protocol.is_some_and(|protocol| protocol.buffered);
+                (buffered, protocol.is_some_and(|protocol| protocol.tls))
+            };
+            if tls
+                && !rest.is_empty()
+                && let Some(tls) = Self::tls_protocol(slf)
+            {
+                return Self::fail_for_protocol(slf, TlsTransport::handle_data(&tls, rest));
+            }
             if !buffered || rest.is_empty() {
                 return Self::deliver_bytes(slf, PyBytes::new(slf.py(), rest));
             }

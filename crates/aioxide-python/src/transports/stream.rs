@@ -386,6 +386,12 @@ impl StreamTransport {
         Ok(class.bind(py).clone())
     }
 
+    /// Whether `start_tls` takes the transport: connections, not pipes.
+    #[getter]
+    fn _start_tls_compatible(&self) -> bool {
+        self.kind == Kind::Socket
+    }
+
     /// The loop that the transport belongs to.
     #[getter]
     fn _loop(&self, py: Python<'_>) -> Py<EventLoop> {
@@ -471,6 +477,13 @@ impl StreamTransport {
         Self::check_thread(slf)?;
         Self::write_out(slf)?;
         Self::force_close(slf, None)
+    }
+
+    /// Close at once, for a reason that the protocol is told; asyncio's own transports have it.
+    #[pyo3(signature = (exception=None))]
+    fn _force_close(slf: &Bound<'_, Self>, exception: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        Self::check_thread(slf)?;
+        Self::force_close(slf, exception.map(PyErr::from_value))
     }
 
     /// Return how many bytes wait to be sent.

@@ -99,6 +99,27 @@ impl WriteQueue {
         }
     }
 
+    /// Take out the first piece.
+    pub fn pop_front(&mut self) -> Option<Piece> {
+        self.pieces.pop_front()
+    }
+
+    /// Take back what is left of a piece; a user's object that is finished is returned.
+    #[must_use]
+    pub fn put_back_piece(&mut self, py: Python<'_>, piece: Piece) -> Option<Piece> {
+        if !piece.rest(py).is_empty() {
+            self.pieces.push_front(piece);
+            return None;
+        }
+        match piece {
+            Piece::Gathered(buffer, _) => {
+                self.reuse(buffer);
+                None
+            }
+            bytes @ Piece::Bytes(..) => Some(bytes),
+        }
+    }
+
     /// Send until nothing waits or the kernel takes no more.
     pub fn send(&mut self, py: Python<'_>, kind: Kind, descriptor: RawFd) -> Attempt {
         let mut attempt = Attempt { sent: 0, finished: Vec::new(), result: Ok(()) };
@@ -169,14 +190,16 @@ impl WriteQueue {
 }
 
 impl Piece {
-    fn rest<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+    /// What has not left.
+    pub fn rest<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
         match self {
             Self::Gathered(bytes, start) => &bytes[*start..],
             Self::Bytes(bytes, start) => &bytes.as_bytes(py)[*start..],
         }
     }
 
-    fn advance(&mut self, length: usize) {
+    /// So many more bytes have left.
+    pub fn advance(&mut self, length: usize) {
         match self {
             Self::Gathered(_, start) | Self::Bytes(_, start) => *start += length,
         }

@@ -1,0 +1,240 @@
+//! The reading side of a TLS connection: from cipher text of the transport below to the protocol's bytes.
+//!
+//! Records are deciphered into the loop's scratch memory and handed on together, or straight into the memory of a
+//! buffered protocol.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMemoryView};
+
+use super::engine::{Answer, Engine};
+use super::scratch::{self, TlsScratch};
+use super::transport::{Phase, TlsTransport, Told, empty_buffer};
+use crate::event_loop::EventLoop;
+use crate::ffi::buffer::Contiguous;
+use crate::imports::imports;
+use crate::transports::flow_control::WaterMarks;
+
+/// So many bytes of cipher text may wait for a protocol that paused reading (asyncio
+/// `constants.FLOW_CONTROL_HIGH_WATER_SSL_READ`).
+const HIGH_WATER: usize = 256 * 1024;
+
+/// The state of the reading side.
+pub struct ReadSide {
+    /// Whether the user paused reading.
+    pub paused: bool,
+    /// Whether the transport below will receive no more.
+    pub ended: bool,
+    /// When the transport below is paused and resumed; `protocol_paused` says that it is.
+    pub marks: WaterMarks,
+}
+
+impl Default for ReadSide {
+    fn default() -> Self {
+        Self { paused: false, ended: false, marks: WaterMarks::with_default(HIGH_WATER) }
+    }
+}
+
+/// How deciphering ended.
+enum End {
+    /// Everything that came was read.
+    Drained,
+    /// The memory is full, and there may be more.
+    Full,
+    /// The peer said goodbye.
+    Goodbye,
+    /// What came is no TLS, or was tampered with.
+    Failed(PyErr),
+}
+
+impl TlsTransport {
+    /// Cipher text came from below.
+    pub fn handle_data(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<()> {
+        let (_, engine) = Self::parts(slf);
+        engine.get().feed(slf.py(), data)?;
+        Self::go_on(slf)
+    }
+
+    /// Go on with what the phase is about.
+    pub(super) fn go_on(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let phase = slf.borrow().phase;
+        match phase {
+            Phase::Unwrapped => Ok(()),
+            Phase::Handshake => Self::shake_hands(slf),
+            Phase::Wrapped => Self::read_available(slf),
+            Phase::Flushing => Self::finish_flushing(slf),
+            Phase::Shutdown => Self::say_goodbye(slf),
+        }
+    }
+
+    /// Hand everything that came to the protocol, unless it paused.
+    pub(super) fn read_available(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let result = Self::deliver_available(slf);
+        Self::fail_for(slf, result)
+    }
+
+    fn deliver_available(slf: &Bound<'_, Self>) -> PyResult<()> {
+        while Self::wants_data(slf) {
+            let buffered = slf.borrow().protocol.as_ref().is_some_and(|protocol| protocol.buffered);
+            let end = if buffered { Self::deliver_into_protocol(slf) } else { Self::deliver_bytes(slf) };
+            let end = match end {
+                Ok(end) => end,
+                Err(error) => {
+                    if EventLoop::must_end(slf.py(), &error) {
+                        // Who runs it again gets the rest.
+                        Self::call_soon(slf, intern!(slf.py(), "_go_on"))?;
+                    }
+                    return Err(error);
+                }
+            };
+            match end {
+                End::Full => {}
+                End::Drained => break,
+                End::Goodbye => {
+                    Self::tell_eof(slf)?;
+                    Self::start_shutdown(slf)?;
+                    break;
+                }
+                End::Failed(error) => return Err(error),
+            }
+        }
+        // Reading may have produced an answer of TLS's own, or have made writing possible again.
+        Self::encipher_backlog(slf)?;
+        Self::control_lower_reading(slf)
+    }
+
+    fn wants_data(slf: &Bound<'_, Self>) -> bool {
+        let connection = slf.borrow();
+        matches!(connection.phase, Phase::Wrapped | Phase::Flushing) && !connection.reading.paused
+    }
+
+    fn deliver_bytes(slf: &Bound<'_, Self>) -> PyResult<End> {
+        let py = slf.py();
+        let (event_loop, engine) = Self::parts(slf);
+        let scratch = TlsScratch::take(event_loop.get(), py)?;
+        let deciphered = decipher(py, engine.get(), scratch::SIZE, |start| scratch.from(py, start));
+        let data = deciphered.and_then(|(length, end)| {
+            let data = match length {
+                0 => None,
+                _ => Some(scratch.read(py, length, |data| PyBytes::new(py, data))?),
+            };
+            Ok((data, end))
+        });
+        scratch.give_back(event_loop.get())?;
+        let (data, end) = data?;
+        if let Some(data) = data {
+            let argument = data.as_any().as_borrowed();
+            Self::call_protocol(slf, intern!(py, "data_received"), Some(argument))?;
+        }
+        Ok(end)
+    }
+
+    fn deliver_into_protocol(slf: &Bound<'_, Self>) -> PyResult<End> {
+        let py = slf.py();
+        let (_, engine) = Self::parts(slf);
+        let hint = engine.get().incoming_size(py)?.into_pyobject(py)?;
+        let memory = Self::call_protocol(slf, intern!(py, "get_buffer"), Some(hint.as_any().as_borrowed()))?;
+        let size = Contiguous::of(&memory)?.len();
+        if size == 0 {
+            return Err(empty_buffer());
+        }
+        let (length, end) = decipher(py, engine.get(), size, |start| {
+            if start == 0 {
+                return Ok(memory.clone());
+            }
+            scratch::slice(&PyMemoryView::from(&memory)?, start, size)
+        })?;
+        if length > 0 {
+            let length = length.into_pyobject(py)?;
+            let argument = length.as_any().as_borrowed();
+            Self::call_protocol(slf, intern!(py, "buffer_updated"), Some(argument))?;
+        }
+        Ok(end)
+    }
+
+    /// The protocol's turn to hear of the end. TLS has no half-open connections, so its answer changes nothing.
+    pub(super) fn tell_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        {
+            let mut connection = slf.borrow_mut();
+            if connection.told != Told::Made {
+                return Ok(());
+            }
+            connection.told = Told::Eof;
+        }
+        let answer = Self::call_protocol(slf, intern!(py, "eof_received"), None);
+        match answer.and_then(|answer| answer.is_truthy()) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let text = "returning true from eof_received() has no effect when using ssl";
+                imports(py)?.logger.call_method1(py, intern!(py, "warning"), (text,))?;
+                Ok(())
+            }
+            Err(error) => {
+                if EventLoop::must_end(py, &error) {
+                    return Err(error);
+                }
+                Self::fatal_error(slf, error, "Error calling eof_received()")
+            }
+        }
+    }
+
+    /// Read and forget: the peer may still be sending when we have said goodbye.
+    pub(super) fn discard_available(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let (event_loop, engine) = Self::parts(slf);
+        let scratch = TlsScratch::take(event_loop.get(), py)?;
+        let discarded = loop {
+            match decipher(py, engine.get(), scratch::SIZE, |start| scratch.from(py, start)) {
+                Ok((_, End::Full)) => {}
+                Ok((_, End::Drained | End::Goodbye)) => break Ok(()),
+                Ok((_, End::Failed(error))) | Err(error) => break Err(error),
+            }
+        };
+        scratch.give_back(event_loop.get())?;
+        discarded
+    }
+
+    /// Pause the transport below while too much waits, and resume it.
+    pub(super) fn control_lower_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (_, engine) = Self::parts(slf);
+        let size = engine.get().incoming_size(slf.py())?;
+        let (lower, reads) = {
+            let mut connection = slf.borrow_mut();
+            let marks = &mut connection.reading.marks;
+            let reads = if size >= marks.high && !marks.protocol_paused && size > 0 {
+                false
+            } else if size <= marks.low && marks.protocol_paused {
+                true
+            } else {
+                return Ok(());
+            };
+            marks.protocol_paused = !reads;
+            (connection.lower.as_ref().map(|lower| lower.clone_ref(slf.py())), reads)
+        };
+        lower.map_or(Ok(()), |lower| lower.set_reading(slf.py(), reads))
+    }
+}
+
+/// Decipher into the memory that `memory(start)` gives, up to `size` bytes; returns how many.
+fn decipher<'py>(
+    py: Python<'py>,
+    engine: &Engine,
+    size: usize,
+    memory: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<(usize, End)> {
+    let mut length = 0;
+    while length < size {
+        match engine.read_into(py, size - length, &memory(length)?) {
+            Ok(Answer::Wants) => return Ok((length, End::Drained)),
+            Ok(Answer::Done(0)) => return Ok((length, End::Goodbye)),
+            Ok(Answer::Done(more)) => length += more,
+            // What came before it is good.
+            Err(error) => return Ok((length, End::Failed(error))),
+        }
+        if !engine.may_have_more(py)? {
+            return Ok((length, End::Drained));
+        }
+    }
+    Ok((length, End::Full))
+}
