@@ -1,6 +1,7 @@
 # aioxide's front door: `make help` lists the targets. `make run` and `make test` prepare everything they need.
 #
 # PYTHON=...        the interpreter to use (else python3 if new enough, else the newest python3.x)
+# PYTHONS=...       a folder of more interpreters for test-all, see tools/get_pythons.sh
 # RUN_FLAGS=...     options for examples/python/run_all.py       BENCH_FLAGS=...   for benchmarks/run.py
 # PYTEST_FLAGS=...  options for pytest (default: one worker per processor)
 #

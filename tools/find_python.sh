@@ -2,6 +2,7 @@
 # Finds Python: prints the interpreter to use, or with --all one line "MINOR PATH" per Python 3.x on the machine.
 #
 # The choice: $PYTHON if given, else `python3` if it is new enough, else the newest python3.x.
+# Besides PATH and pyenv, $PYTHONS is searched: a folder as tools/get_pythons.sh makes it.
 # What is printed is `sys.executable`, so that version managers' shims are resolved once, here.
 # Free-threaded builds and interpreters that a system package manager left half installed are passed over.
 set -euo pipefail
@@ -21,12 +22,15 @@ print(f'3.{sys.version_info.minor}', sys.executable) if supported else sys.exit(
 " 2>/dev/null
 }
 
-# Every command that may be a Python 3, best first: PATH, then pyenv's own installations.
+# Every command that may be a Python 3, best first: PATH, then pyenv's own installations, then $PYTHONS.
 candidates() {
     echo python3
     compgen -c python3. | grep -E '^python3\.[0-9]+$' | sort -u -t. -k2,2nr || true
     if command -v pyenv >/dev/null; then
         find "$(pyenv root)/versions" -mindepth 3 -maxdepth 3 -path '*/bin/python3' 2>/dev/null | sort -rV
+    fi
+    if [ -n "${PYTHONS:-}" ]; then
+        find "$PYTHONS/bin" -name 'python3.*' 2>/dev/null | sort -rV
     fi
 }
 
