@@ -163,6 +163,7 @@ class EventLoop:
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        context: Context | None = None,
     ) -> StreamTransport: ...
     def _make_read_pipe_transport(
         self,
@@ -185,6 +186,8 @@ class EventLoop:
         sslcontext: Any = None,
         server: Any = None,
         backlog: int = 100,
-        *_timeouts: float | None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Context | None = None,
     ) -> None: ...
     def _stop_serving(self, sock: socket.socket) -> None: ...

@@ -45,8 +45,9 @@ async def test_a_signal_is_a_negative_exit_code(loop):
         (lambda process: process.terminate(), signal.SIGTERM),
         (lambda process: process.send_signal(signal.SIGUSR1), signal.SIGUSR1),
     ):
-        process = await python("import time; print(flush=True); time.sleep(100)", stdout=sub.PIPE)
-        assert await process.stdout.readline() == b"\n"
+        # Without pipes: from Python 3.14 on `wait` does not wait for them, and until they are closed a signal
+        # is ignored instead of refused.
+        process = await python("import time; time.sleep(100)")
         send(process)
         assert await process.wait() == -number
         with pytest.raises(ProcessLookupError):

@@ -35,6 +35,7 @@ pub use self::lifecycle::build_info;
 pub use self::scheduling::now;
 use self::servers::{Listener, Tls};
 use crate::callback::Callback;
+use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
 use crate::handle::{Handle, TimerHandle, ends_the_loop};
 use crate::loop_cell::{LoopCell, Refused};
@@ -338,7 +339,7 @@ impl EventLoop {
 
     // Transports and servers: the hooks that asyncio.BaseEventLoop leaves to its subclasses.
 
-    #[pyo3(signature = (sock, protocol, waiter=None, *, extra=None, server=None))]
+    #[pyo3(signature = (sock, protocol, waiter=None, *, extra=None, server=None, context=None))]
     fn _make_socket_transport(
         slf: &Bound<'_, Self>,
         sock: Bound<'_, PyAny>,
@@ -346,13 +347,16 @@ impl EventLoop {
         waiter: Option<Py<PyAny>>,
         extra: Option<Bound<'_, PyDict>>,
         server: Option<Py<PyAny>>,
+        context: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Py<StreamTransport>> {
-        StreamTransport::open(slf, Kind::Socket, sock, protocol, waiter, extra, server)
+        in_context(context, || {
+            StreamTransport::open(slf, Kind::Socket, sock, protocol, waiter, extra, server)
+        })
     }
 
     #[pyo3(signature = (
         rawsock, protocol, sslcontext, waiter=None, *, server_side=false, server_hostname=None, extra=None,
-        server=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+        server=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, context=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "asyncio's own")]
     fn _make_ssl_transport<'py>(
@@ -367,6 +371,7 @@ impl EventLoop {
         server: Option<Py<PyAny>>,
         ssl_handshake_timeout: Option<f64>,
         ssl_shutdown_timeout: Option<f64>,
+        context: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, TlsTransport>> {
         let settings = Settings {
             context: sslcontext,
@@ -378,9 +383,11 @@ impl EventLoop {
             shutdown_timeout: ssl_shutdown_timeout,
             accepted: false,
         };
-        let tls = TlsTransport::open(slf, protocol, settings)?;
-        StreamTransport::open(slf, Kind::Socket, rawsock, tls.clone().into_any(), None, extra, server)?;
-        Ok(tls)
+        in_context(context, || {
+            let tls = TlsTransport::open(slf, protocol, settings)?;
+            StreamTransport::open(slf, Kind::Socket, rawsock, tls.clone().into_any(), None, extra, server)?;
+            Ok(tls)
+        })
     }
 
     #[pyo3(signature = (pipe, protocol, waiter=None, extra=None))]
@@ -408,7 +415,7 @@ impl EventLoop {
     /// Accept connections on a listening socket, for `asyncio.Server`.
     #[pyo3(signature = (
         protocol_factory, sock, sslcontext=None, server=None, backlog=100, ssl_handshake_timeout=None,
-        ssl_shutdown_timeout=None, **_options
+        ssl_shutdown_timeout=None, context=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "asyncio's own")]
     fn _start_serving(
@@ -420,14 +427,14 @@ impl EventLoop {
         backlog: i32,
         ssl_handshake_timeout: Option<f64>,
         ssl_shutdown_timeout: Option<f64>,
-        _options: Option<&Bound<'_, PyDict>>,
+        context: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let tls = sslcontext.map(|context| Tls {
             context,
             handshake_timeout: ssl_handshake_timeout,
             shutdown_timeout: ssl_shutdown_timeout,
         });
-        Listener::start(slf, protocol_factory, sock, server, backlog, tls)
+        in_context(context, || Listener::start(slf, protocol_factory, sock, server, backlog, tls))
     }
 
     /// Stop accepting and close the listening socket.
@@ -478,6 +485,15 @@ impl Drop for EventLoop {
         if self.core.is_forked() {
             std::mem::forget(self.core.get_mut().take());
         }
+    }
+}
+
+/// Run `body` in the context that Python 3.15 and later name for a server's or a connection's callbacks; before,
+/// it is the caller's. What `body` makes takes a copy of it.
+fn in_context<R>(context: Option<Bound<'_, PyAny>>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    match context {
+        Some(context) => run_in(context.as_borrowed(), body),
+        None => body(),
     }
 }
 

@@ -437,6 +437,12 @@ impl StreamTransport {
         self.phase == Phase::Open && !self.reading.paused
     }
 
+    /// Whether the user paused reading, under asyncio's private name: CPython's tests wait for it.
+    #[getter]
+    fn _paused(&self) -> bool {
+        self.reading.paused
+    }
+
     /// Stop delivering data until resume_reading().
     fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::check_thread(slf)?;
