@@ -68,8 +68,8 @@ pub enum Op {
         address: Option<SocketAddrAny>,
     },
     /// Waits until reading would not block (data, end of file, error, a new connection, a process
-    /// that exited for a pidfd): [`Outcome::Ready`](crate::Outcome::Ready). Regular files and
-    /// directories are refused at once (EPERM): they are never unready.
+    /// that exited for a pidfd): [`Outcome::Ready`](crate::Outcome::Ready). Regular files,
+    /// directories and devices such as /dev/null are refused at once (EPERM): they are never unready.
     WaitReadable {
         /// Anything that can be polled.
         descriptor: RawFd,

@@ -13,7 +13,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::event::EventfdFlags;
+use rustix::event::{EventfdFlags, epoll};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
@@ -164,13 +164,21 @@ pub fn monotonic_now() -> u64 {
     now.tv_sec as u64 * NANOSECONDS_PER_SECOND + now.tv_nsec as u64
 }
 
-/// Refuses what can never become unready: regular files and directories, with epoll's own error
-/// (EPERM, epoll_ctl(2)), so that every backend answers alike.
+/// Refuses what can never become unready: regular files, directories, devices such as /dev/null; with
+/// epoll's own error (EPERM, epoll_ctl(2)), so that every backend answers alike.
 pub(crate) fn check_pollable(descriptor: RawFd) -> io::Result<()> {
-    let status = rustix::fs::fstat(borrow(descriptor)?)?;
+    let descriptor = borrow(descriptor)?;
+    let status = rustix::fs::fstat(descriptor)?;
     match FileType::from_raw_mode(status.st_mode) {
+        // Unknown: not of a file system, such as a pidfd.
+        FileType::Fifo | FileType::Socket | FileType::Unknown => Ok(()),
         FileType::RegularFile | FileType::Directory => Err(Errno::PERM.into()),
-        _ => Ok(()),
+        // Which devices can be polled only epoll itself knows.
+        _ => {
+            let probe = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            let data = epoll::EventData::new_u64(0);
+            Ok(epoll::add(&probe, descriptor, data, epoll::EventFlags::empty())?)
+        }
     }
 }
 

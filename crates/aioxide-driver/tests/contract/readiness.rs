@@ -5,8 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use aioxide_driver::{Op, Outcome};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
 use crate::harness::{errno, number, on_every_backend, tcp_pair};
 
@@ -110,13 +112,32 @@ on_every_backend! {
         assert!(child.wait().unwrap().success());
     }
 
-    /// A regular file is always ready, so waiting for it is a mistake: epoll's answer on every backend.
-    fn a_regular_file_cannot_be_waited_for(mut harness: Harness) {
-        let file = std::fs::File::open("/proc/self/exe").unwrap();
-        harness.submit(1, readable(&file, true));
-        assert_eq!(errno(harness.finish(1)), Errno::PERM.raw_os_error());
-        harness.submit(2, writable(&file, false));
-        assert_eq!(errno(harness.finish(2)), Errno::PERM.raw_os_error());
+    /// What is always ready it is a mistake to wait for: epoll's answer on every backend.
+    fn what_never_blocks_cannot_be_waited_for(mut harness: Harness) {
+        for path in ["/proc/self/exe", "/", "/dev/null", "/dev/zero"] {
+            let file = std::fs::File::open(path).unwrap();
+            harness.submit(1, readable(&file, true));
+            assert_eq!(errno(harness.finish(1)), Errno::PERM.raw_os_error(), "{path}");
+            harness.submit(2, writable(&file, false));
+            assert_eq!(errno(harness.finish(2)), Errno::PERM.raw_os_error(), "{path}");
+        }
+        harness.assert_idle();
+    }
+
+    fn a_terminal_can_be_waited_for(mut harness: Harness) {
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        unlockpt(&controller).unwrap();
+        let name = ptsname(&controller, Vec::new()).unwrap();
+        let terminal = open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        harness.start(1, readable(&terminal, true));
+        assert!(harness.collect().is_empty());
+        rustix::io::write(&controller, b"line\n").unwrap();
+        assert!(harness.next(1).more);
+        assert_eq!(rustix::io::read(&terminal, &mut [0; 8]), Ok(5));
+        assert!(harness.collect().is_empty());
+        drop(controller);
+        assert!(harness.next(1).more);
+        harness.cancel(1);
         harness.assert_idle();
     }
 
