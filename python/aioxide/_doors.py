@@ -5,8 +5,6 @@ asyncio's base class opens sockets first and fails afterwards, where it leaks th
 
 from __future__ import annotations
 
-from asyncio.base_subprocess import WriteSubprocessPipeProto
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ._native_loop import NativeLoop
@@ -14,14 +12,6 @@ from ._native_loop import NativeLoop
 
 def _refuse(what: str) -> NoReturn:
     raise NotImplementedError(f"aioxide does not support {what} yet")
-
-
-def _for_subprocess(protocol_factory: Callable[[], Any], method: str) -> Callable[[], Any]:
-    # asyncio's subprocess transports connect their pipes through the public methods.
-    protocol = protocol_factory()
-    if not isinstance(protocol, WriteSubprocessPipeProto):
-        _refuse(f"{method} outside subprocesses")
-    return lambda: protocol
 
 
 async def _start_serving(server: Any) -> None:
@@ -34,7 +24,7 @@ async def _start_serving(server: Any) -> None:
 
 
 class Doors(NativeLoop):
-    """Methods that open something, and those that cannot yet: datagrams, bare pipes, sendfile."""
+    """Methods that open something, and those that cannot yet: datagrams, sendfile."""
 
     async def create_connection(self, *args: Any, **options: Any) -> Any:
         """Connect to a TCP server, as `asyncio.BaseEventLoop.create_connection` does."""
@@ -70,16 +60,6 @@ class Doors(NativeLoop):
     async def create_datagram_endpoint(self, *args: Any, **options: Any) -> Any:
         """Refuse: datagram endpoints are not supported yet."""
         _refuse("create_datagram_endpoint()")
-
-    async def connect_read_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
-        """Read from a subprocess's pipe; refuse any other."""
-        return await super().connect_read_pipe(_for_subprocess(protocol_factory, "connect_read_pipe()"), pipe)
-
-    async def connect_write_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
-        """Write to a subprocess's pipe; refuse any other."""
-        return await super().connect_write_pipe(
-            _for_subprocess(protocol_factory, "connect_write_pipe()"), pipe
-        )
 
     async def sendfile(self, *args: Any, **options: Any) -> Any:
         """Refuse: sendfile is not supported yet."""

@@ -213,8 +213,6 @@ def test_what_is_not_there_yet_says_so(driver, require_driver, tmp_path):
                 "create_datagram_endpoint": loop.create_datagram_endpoint(
                     asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
                 ),
-                "connect_read_pipe": loop.connect_read_pipe(asyncio.Protocol, file),
-                "connect_write_pipe": loop.connect_write_pipe(asyncio.BaseProtocol, file),
                 "sendfile": loop.sendfile(asyncio.Transport(), file),
                 "sock_sendfile": loop.sock_sendfile(None, file),
             }

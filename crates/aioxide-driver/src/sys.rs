@@ -157,6 +157,16 @@ pub fn is_lost_connection(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
 }
 
+/// Whether waiting for a descriptor was refused because it never blocks (EPERM, epoll_ctl(2)).
+pub fn never_blocks(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::PERM)
+}
+
+/// Whether reading a terminal failed because its other end was closed (EIO).
+pub fn is_hang_up(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
+}
+
 /// Nanoseconds of CLOCK_MONOTONIC (clock_gettime(2)). For hosts: the driver itself reads no clock.
 pub fn monotonic_now() -> u64 {
     let now = rustix::time::clock_gettime(ClockId::Monotonic);

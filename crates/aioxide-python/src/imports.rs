@@ -16,12 +16,10 @@ pub struct Imports {
     pub handle: Py<PyAny>,
     /// `asyncio.TimerHandle`.
     pub timer_handle: Py<PyAny>,
-    /// `asyncio.Transport`.
-    pub transport: Py<PyAny>,
+    /// `asyncio.transports._FlowControlMixin`, a subclass of `asyncio.Transport` that asyncio looks for.
+    pub flow_control_mixin: Py<PyAny>,
     /// `asyncio.ReadTransport`.
     pub read_transport: Py<PyAny>,
-    /// `asyncio.WriteTransport`.
-    pub write_transport: Py<PyAny>,
     /// `asyncio.BufferedProtocol`.
     pub buffered_protocol: Py<PyAny>,
     /// `asyncio.trsock.TransportSocket`.
@@ -67,9 +65,8 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             task: name("Task")?,
             handle: name("Handle")?,
             timer_handle: name("TimerHandle")?,
-            transport: name("Transport")?,
+            flow_control_mixin: py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.unbind(),
             read_transport: name("ReadTransport")?,
-            write_transport: name("WriteTransport")?,
             buffered_protocol: name("BufferedProtocol")?,
             transport_socket: py.import("asyncio.trsock")?.getattr("TransportSocket")?.unbind(),
             extract_stack: py.import("asyncio.format_helpers")?.getattr("extract_stack")?.unbind(),

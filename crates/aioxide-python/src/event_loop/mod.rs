@@ -214,12 +214,12 @@ impl EventLoop {
     }
 
     /// Return whether the event loop was closed.
-    fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
     /// Refuse what a closed loop cannot do, nor the copy of a loop in a forked child.
-    fn _check_closed(&self) -> PyResult<()> {
+    pub fn _check_closed(&self) -> PyResult<()> {
         if self.is_closed() {
             return Err(PyRuntimeError::new_err("Event loop is closed"));
         }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -52,13 +53,17 @@ impl Descriptor {
         }
     }
 
-    /// Close it, unless that was done: the collector lets sockets of a cycle close themselves, and takes away their
-    /// attributes, before it drops the transport.
+    /// Close it, unless that was done: the collector lets the sockets and files of a cycle close themselves, and
+    /// takes away their attributes, before it drops the transport.
     pub fn close_if_open(self, py: Python<'_>) -> PyResult<()> {
-        if let Self::Object(object, _) = &self
-            && object.call_method0(py, intern!(py, "fileno"))?.extract::<RawFd>(py)? < 0
-        {
-            return Ok(());
+        if let Self::Object(object, _) = &self {
+            match object.call_method0(py, intern!(py, "fileno")) {
+                Ok(number) if number.extract::<RawFd>(py)? < 0 => return Ok(()),
+                // A closed file; a closed socket has the number -1.
+                Err(error) if error.is_instance_of::<PyValueError>(py) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.close(py)
     }

@@ -50,6 +50,8 @@ pub struct ReadSide {
     /// Whether this connection reads large messages.
     large: bool,
     streak: u32,
+    /// Whether a read of an `Unpolled` descriptor is scheduled.
+    scheduled: bool,
 }
 
 /// What the driver was asked for.
@@ -64,9 +66,16 @@ enum Operation {
     Draining,
     /// To say when reading would not block.
     Readiness(Token),
+    /// Nothing: a device such as /dev/zero, which never blocks, cannot be polled. It is read once a turn.
+    Unpolled,
 }
 
 impl ReadSide {
+    /// Of a descriptor that is only written.
+    pub fn ended() -> Self {
+        Self { ended: true, ..Self::default() }
+    }
+
     /// Whether something waits for reading to be resumed.
     fn holds(&self) -> bool {
         !self.held.is_empty() || self.failure.is_some()
@@ -74,7 +83,7 @@ impl ReadSide {
 
     /// Whether the driver watches for bytes.
     pub fn is_active(&self) -> bool {
-        matches!(self.operation, Operation::Buffers(_) | Operation::Readiness(_))
+        !matches!(self.operation, Operation::Idle | Operation::Draining)
     }
 }
 
@@ -109,9 +118,19 @@ impl StreamTransport {
                 slf.borrow_mut().reading.operation = operation;
                 Ok(())
             }
+            Submission::Done(Outcome::Failed(error), _interest) if sys::never_blocks(&error) => {
+                slf.borrow_mut().reading.operation = Operation::Unpolled;
+                Self::schedule_read(slf)
+            }
             Submission::Done(Outcome::Failed(error), _interest) => Self::handle_read_failed(slf, error),
             Submission::Done(..) => Ok(()),
         }
+    }
+
+    /// Read an `Unpolled` descriptor in the next turn.
+    fn schedule_read(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let was_scheduled = std::mem::replace(&mut slf.borrow_mut().reading.scheduled, true);
+        if was_scheduled { Ok(()) } else { Self::schedule(slf, Event::ReadReady) }
     }
 
     /// Lose interest in bytes for good.
@@ -145,6 +164,10 @@ impl StreamTransport {
                 slf.borrow_mut().reading.operation = Operation::Idle;
                 let interest = event_loop.get().with_core(|core| core.cancel(token))?;
                 drop(interest);
+                Ok(())
+            }
+            Operation::Unpolled => {
+                slf.borrow_mut().reading.operation = Operation::Idle;
                 Ok(())
             }
             Operation::Idle | Operation::Draining => Ok(()),
@@ -253,29 +276,40 @@ impl StreamTransport {
             }
             transport.kind
         };
-        let message = match kind {
-            Kind::Socket => "Fatal read error on socket transport",
-            Kind::ReadPipe | Kind::WritePipe => "Fatal read error on pipe transport",
-        };
-        Self::fail(slf, os_error(slf.py(), &error), message)
+        let exception = os_error(slf.py(), &error);
+        match kind {
+            Kind::Socket => Self::fail(slf, exception, "Fatal read error on socket transport"),
+            Kind::ReadPipe | Kind::WritePipe if sys::is_hang_up(&error) => {
+                Self::fail(slf, exception, "Fatal read error on pipe transport")
+            }
+            Kind::ReadPipe | Kind::WritePipe => {
+                Self::report(slf, "Fatal read error on pipe transport", exception.clone_ref(slf.py()))?;
+                Self::force_close(slf, Some(exception))
+            }
+        }
     }
 
     /// Reading would not block.
     pub(super) fn handle_read_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (kind, buffered) = {
-            let transport = slf.borrow();
-            let is_watching = matches!(transport.reading.operation, Operation::Readiness(_));
+            let mut transport = slf.borrow_mut();
+            transport.reading.scheduled = false;
+            let is_watching =
+                matches!(transport.reading.operation, Operation::Readiness(_) | Operation::Unpolled);
             if transport.phase != Phase::Open || !is_watching {
                 return Ok(());
             }
             let buffered = transport.protocol.as_ref().is_some_and(|protocol| protocol.buffered);
             (transport.kind, buffered)
         };
-        match kind {
+        let read = match kind {
             Kind::WritePipe => Self::handle_reader_gone(slf),
             Kind::Socket | Kind::ReadPipe if buffered => Self::read_into_protocol(slf),
             Kind::Socket | Kind::ReadPipe => Self::read_into_scratch(slf),
-        }
+        };
+        let is_unpolled = slf.borrow().reading.operation == Operation::Unpolled;
+        let scheduled = if is_unpolled { Self::schedule_read(slf) } else { Ok(()) };
+        read.and(scheduled)
     }
 
     fn read_into_scratch(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -457,6 +491,8 @@ impl StreamTransport {
         let method = intern!(py, "data_received");
         match Self::call_protocol(slf, method, Some(data.as_any().as_borrowed())) {
             Ok(_) => Ok(()),
+            // A pipe is read on, as by asyncio; the error is reported.
+            Err(error) if slf.borrow().kind != Kind::Socket => Err(error),
             Err(error) => Self::fail(slf, error, "Fatal error: protocol.data_received() call failed."),
         }
     }
@@ -496,9 +532,13 @@ impl StreamTransport {
         let py = slf.py();
         slf.borrow_mut().reading.ended = true;
         Self::suspend_reading(slf)?;
+        if slf.borrow().kind != Kind::Socket {
+            Self::begin_closing(slf)?;
+            return Self::call_protocol(slf, intern!(py, "eof_received"), None).map(drop);
+        }
         let answer = Self::call_protocol(slf, intern!(py, "eof_received"), None);
         let keeps_open = match answer.and_then(|answer| answer.is_truthy()) {
-            Ok(keeps_open) => keeps_open && slf.borrow().kind == Kind::Socket,
+            Ok(keeps_open) => keeps_open,
             Err(error) => {
                 return Self::fail(slf, error, "Fatal error: protocol.eof_received() call failed.");
             }

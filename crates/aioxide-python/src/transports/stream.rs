@@ -11,7 +11,7 @@
 use std::os::fd::OwnedFd;
 
 use aioxide_driver::{Buffer, sys};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyString};
@@ -118,6 +118,7 @@ impl StreamTransport {
         server: Option<Py<PyAny>>,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
+        event_loop.get()._check_closed()?;
         let descriptor = Descriptor::of(object.clone())?;
         let extra = if kind == Kind::Socket {
             event_loop.call_method1(intern!(py, "_ensure_fd_no_transport"), (&object,))?;
@@ -126,7 +127,10 @@ impl StreamTransport {
         } else {
             let number = descriptor.number();
             if !sys::is_pipe_like(number).map_err(|error| os_error(py, &error))? {
-                return Err(PyValueError::new_err("Pipe transport is for pipes/sockets only."));
+                return Err(PyValueError::new_err(match kind {
+                    Kind::WritePipe => "Pipe transport is only for pipes, sockets and character devices",
+                    Kind::ReadPipe | Kind::Socket => "Pipe transport is for pipes/sockets only.",
+                }));
             }
             sys::set_nonblocking(number).map_err(|error| os_error(py, &error))?;
             let dictionary = extra.unwrap_or_else(|| PyDict::new(py));
@@ -160,6 +164,9 @@ impl StreamTransport {
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         let number = descriptor.number();
+        // A terminal that can be read says nothing of its other end; a pipe or socket does.
+        let is_deaf = kind == Kind::WritePipe
+            && sys::is_character_device(number).map_err(|error| os_error(py, &error))?;
         let transport = new_with_dictionary(
             py,
             Self {
@@ -169,7 +176,7 @@ impl StreamTransport {
                 phase: Phase::Open,
                 descriptor,
                 protocol: Some(Protocol::new(protocol)?),
-                reading: ReadSide::default(),
+                reading: if is_deaf { ReadSide::ended() } else { ReadSide::default() },
                 writing: WriteSide::default(),
                 extra,
                 server: None,
@@ -179,7 +186,8 @@ impl StreamTransport {
             Self::tell_server(&transport, &server, intern!(py, "_attach"))?;
             transport.borrow_mut().server = Some(server);
         }
-        event_loop.get().transports().insert(number, true);
+        // As with asyncio, others may watch a pipe: the two transports of a terminal may share a descriptor.
+        event_loop.get().transports().insert(number, kind == Kind::Socket);
         Self::schedule(&transport, Event::Made(waiter))?;
         Ok(transport.unbind())
     }
@@ -351,6 +359,19 @@ impl StreamTransport {
         slf.borrow().event_loop.get().check_process()
     }
 
+    /// NotImplementedError, as of asyncio's abstract class, on the writing end of a pipe.
+    fn check_reads(&self) -> PyResult<()> {
+        if self.kind == Kind::WritePipe { Err(PyNotImplementedError::new_err(())) } else { Ok(()) }
+    }
+
+    /// AttributeError on the reading end of a pipe: no transport of asyncio's that only reads has such methods.
+    pub(super) fn check_writes(&self) -> PyResult<()> {
+        if self.kind != Kind::ReadPipe {
+            return Ok(());
+        }
+        Err(PyAttributeError::new_err("this end of a pipe is read, not written"))
+    }
+
     fn describe(&self) -> String {
         let mut parts = vec!["StreamTransport".to_owned()];
         match self.phase {
@@ -359,7 +380,9 @@ impl StreamTransport {
             Phase::Closed => parts.push("closed".to_owned()),
         }
         parts.push(format!("fd={}", self.descriptor.number()));
-        if self.phase != Phase::Closed {
+        if self.phase == Phase::Open && self.event_loop.get().is_closed() {
+            parts.push("open".to_owned());
+        } else if self.phase != Phase::Closed {
             if self.kind != Kind::WritePipe {
                 parts.push(format!("read={}", if self.reading.is_active() { "polling" } else { "idle" }));
             }
@@ -379,9 +402,8 @@ impl StreamTransport {
     fn __class__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let imports = imports(py)?;
         let class = match self.kind {
-            Kind::Socket => &imports.transport,
+            Kind::Socket | Kind::WritePipe => &imports.flow_control_mixin,
             Kind::ReadPipe => &imports.read_transport,
-            Kind::WritePipe => &imports.write_transport,
         };
         Ok(class.bind(py).clone())
     }
@@ -433,8 +455,9 @@ impl StreamTransport {
     // ReadTransport.
 
     /// Return whether the transport is receiving.
-    fn is_reading(&self) -> bool {
-        self.phase == Phase::Open && !self.reading.paused
+    fn is_reading(&self) -> PyResult<bool> {
+        self.check_reads()?;
+        Ok(self.phase == Phase::Open && !self.reading.paused)
     }
 
     /// Whether the user paused reading, under asyncio's private name: CPython's tests wait for it.
@@ -445,12 +468,14 @@ impl StreamTransport {
 
     /// Stop delivering data until resume_reading().
     fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.borrow().check_reads()?;
         Self::check_thread(slf)?;
         Self::pause(slf)
     }
 
     /// Deliver data again.
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.borrow().check_reads()?;
         Self::check_thread(slf)?;
         Self::resume(slf)
     }
@@ -469,6 +494,7 @@ impl StreamTransport {
 
     /// Close the writing half once what was written has left.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.borrow().check_writes()?;
         Self::check_thread(slf)?;
         Self::end_writing(slf)
     }

@@ -79,6 +79,7 @@ impl WriteSide {
 impl StreamTransport {
     /// `write(data)`.
     pub(super) fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        slf.borrow().check_writes()?;
         let data = Data::of(object)?;
         if slf.borrow().writing.eof && slf.borrow().kind == Kind::Socket {
             return Err(after_eof());
@@ -95,6 +96,7 @@ impl StreamTransport {
 
     /// `writelines(list_of_data)`.
     pub(super) fn write_lines(slf: &Bound<'_, Self>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
+        slf.borrow().check_writes()?;
         if slf.borrow().writing.eof && slf.borrow().kind == Kind::Socket {
             return Err(after_eof());
         }
