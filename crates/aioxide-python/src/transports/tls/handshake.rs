@@ -40,9 +40,10 @@ impl TlsTransport {
             Ok(Answer::Wants) => Self::send_outgoing(slf),
             Ok(Answer::Done(())) => Self::complete_handshake(slf),
             Err(error) if error.is_instance_of::<PyException>(py) => {
-                // An alert tells the peer why.
+                // An alert tells the peer why, if it leaves before the connection is torn down.
                 if is_tls_error(py, &error)? {
                     Self::send_outgoing(slf)?;
+                    Self::lower(slf).map_or(Ok(()), |lower| lower.flush(py))?;
                 }
                 Self::fail_handshake(slf, error)
             }
@@ -145,7 +146,7 @@ impl TlsTransport {
         exception: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        let (lower, protocol, tells, was_shaking, engine) = {
+        let (lower, protocol, tells, was_awaited, engine) = {
             let mut connection = slf.borrow_mut();
             connection.closed = true;
             connection.writing.note_loss();
@@ -159,7 +160,7 @@ impl TlsTransport {
                 connection.lower.take(),
                 connection.protocol.take(),
                 tells,
-                was_shaking,
+                was_shaking || connection.waiter.is_some(),
                 connection.engine.clone_ref(py),
             )
         };
@@ -170,7 +171,7 @@ impl TlsTransport {
         let error = match &exception {
             Some(exception) => Some(PyErr::from_value(exception.clone())),
             // Closed below by somebody else, say a server that was told to close its clients.
-            None if was_shaking => {
+            None if was_awaited => {
                 Some(PyConnectionResetError::new_err("Connection lost during SSL handshake"))
             }
             None => None,

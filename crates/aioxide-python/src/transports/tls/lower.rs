@@ -49,6 +49,14 @@ impl Lower {
         }
     }
 
+    /// Have what was written leave now, as far as the kernel takes it.
+    pub fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Stream(stream) => StreamTransport::write_out(stream.bind(py)),
+            Self::Other(_) => Ok(()),
+        }
+    }
+
     /// Stop or go on reading.
     pub fn set_reading(&self, py: Python<'_>, reads: bool) -> PyResult<()> {
         match self {

@@ -517,6 +517,10 @@ impl TlsTransport {
 
     /// The transport below is connected: begin the handshake.
     fn connection_made(slf: &Bound<'_, Self>, transport: Bound<'_, PyAny>) -> PyResult<()> {
+        if slf.borrow().protocol.is_none() {
+            // An upgrade of a transport that was lost before it began.
+            return Ok(());
+        }
         let lower = Lower::new(transport);
         let previous = slf.borrow_mut().lower.replace(lower);
         drop(previous);
