@@ -40,6 +40,7 @@ impl Ring {
             .build(options.submission_entries)
             .map_err(explain)?;
         let buffers = BufferRing::register(&ring.submitter(), options.receive_blocks).map_err(explain)?;
+        check_enter(&ring).map_err(explain)?;
         Ok(Ring { ring, buffers, is_enabled: false })
     }
 
@@ -120,6 +121,16 @@ impl Ring {
         // SAFETY: as above.
         let submissions = unsafe { self.ring.submission_shared() };
         submissions.taskrun() || submissions.cq_overflow()
+    }
+}
+
+/// A sandbox may allow to set a ring up and not to enter it. The answer to a ring that is not yet enabled is
+/// EBADFD (io_uring_enter(2)); any other comes from somebody who denies the call.
+fn check_enter(ring: &IoUring) -> io::Result<()> {
+    // SAFETY: no argument, nothing to submit.
+    match unsafe { ring.submitter().enter::<()>(0, 0, 0, None) } {
+        Err(error) if error.raw_os_error() != Some(Errno::BADFD.raw_os_error()) => Err(error),
+        _ => Ok(()),
     }
 }
 
