@@ -1,40 +1,16 @@
-"""Broken peers, no more file descriptors, and loops that end in the middle."""
+"""Peers that reset, vanish, stall or flood, and loops that end in the middle."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import resource
 import socket
-import time
+import threading
 
 import pytest
-from peers import connected_pair, listening, reset
+from peers import connected_pair, reset
 from recorder import BufferedRecorder, Recorder
-
-
-@pytest.fixture
-def few_files():
-    """Lower the limit of open files; io_uring keeps the limit it saw when an operation was submitted."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@contextlib.contextmanager
-def no_more_files():
-    """Let this process open no further file, below the limit of `few_files`."""
-    opened = []
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                opened.append(socket.socket())
-        yield opened
-    finally:
-        for sock in opened:
-            sock.close()
 
 
 @pytest.mark.parametrize("kind", ["protocol", "buffered"])
@@ -130,59 +106,6 @@ async def test_a_storm_of_resets_leaves_a_server_serving(loop):
     await server.wait_closed()
 
 
-@pytest.mark.timeout(60)
-async def test_a_server_without_file_descriptors_recovers(few_files, loop, reported, caplog):
-    accepted: list[asyncio.BaseTransport] = []
-
-    class Accepting(asyncio.Protocol):
-        def connection_made(self, transport):
-            accepted.append(transport)
-
-    server = await loop.create_server(Accepting, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    client = socket.socket()
-    client.setblocking(False)
-    with no_more_files(), caplog.at_level(logging.ERROR, "asyncio"):
-        assert client.connect_ex(address) in (0, 115)
-        begin = time.process_time()
-        await asyncio.sleep(0.2)
-        assert accepted == []
-        assert time.process_time() - begin < 0.15, "the loop spins"
-    async with asyncio.timeout(10):
-        while not accepted:
-            await asyncio.sleep(0.01)
-    contexts = [reported.pop() for _ in range(len(reported))]
-    assert all("out of system resource" in context["message"] for context in contexts)
-    assert contexts
-    accepted[0].abort()
-    client.close()
-    server.close()
-    await server.wait_closed()
-
-
-async def test_a_connection_without_file_descriptors_is_an_os_error(few_files, loop):
-    with listening() as server:
-        address = server.getsockname()
-        with no_more_files(), pytest.raises(OSError, match="Too many open files"):
-            await loop.create_connection(asyncio.Protocol, *address)
-
-
-def test_a_loop_without_file_descriptors_cannot_be_made(few_files, loop_factory, is_aioxide):
-    if not is_aioxide:
-        pytest.skip("asyncio leaves a half-made loop to the garbage collector")
-    with no_more_files() as opened:
-        with pytest.raises(OSError, match="Too many open files"):
-            loop_factory()
-        # Whatever the failure left behind must be gone: the next try sees the same.
-        opened.pop().close()
-        opened.pop().close()
-        with contextlib.suppress(OSError):
-            while True:
-                opened.append(socket.socket())
-        with pytest.raises(OSError, match="Too many open files"):
-            loop_factory()
-
-
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_loop_closed_with_open_connections_lets_go_of_them(loop, is_aioxide):
@@ -217,8 +140,6 @@ async def test_a_peer_that_is_slow_does_not_slow_the_others(loop):
 
 
 async def test_a_flooding_connection_starves_neither_timers_nor_others(loop):
-    import threading
-
     with connected_pair() as (flood, flood_peer), connected_pair() as (calm, calm_peer):
         flooded, flood_protocol = await loop.create_connection(lambda: Recorder(loop), sock=flood)
         transport, protocol = await loop.create_connection(lambda: Recorder(loop), sock=calm)
