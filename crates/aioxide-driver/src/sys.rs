@@ -10,16 +10,18 @@
 
 #![expect(unsafe_code, reason = "raw descriptors become borrowed or owned ones here and nowhere else")]
 
-use std::io::{self, IoSlice};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{EventfdFlags, epoll};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+use rustix::net::{MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
 use rustix::time::ClockId;
 
 use crate::SocketAddrAny;
+use crate::datagrams::Received;
 
 /// Receives into `memory`; zero is end of file (recv(2), without blocking).
 pub fn receive(socket: RawFd, memory: &mut [u8]) -> io::Result<usize> {
@@ -34,6 +36,56 @@ pub fn receive_message(socket: RawFd, memory: &mut [u8]) -> io::Result<(usize, O
     let (length, _, source) =
         retry_on_intr(|| rustix::net::recvfrom(socket, &mut *memory, RecvFlags::DONTWAIT))?;
     Ok((length, source))
+}
+
+/// Receives as many datagrams as there are, each into one of `slots`, and appends their lengths and sources to
+/// `received` (recvmmsg(2), without blocking). An error is one that the first of them met.
+pub(crate) fn receive_messages(
+    socket: RawFd,
+    slots: &mut [IoSliceMut<'_>],
+    received: &mut Vec<Received>,
+) -> io::Result<()> {
+    let socket = borrow(socket)?;
+    let mut names = [const { MaybeUninit::<libc::sockaddr_storage>::uninit() }; MESSAGES_PER_CALL];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES_PER_CALL];
+    let count = slots.len().min(MESSAGES_PER_CALL);
+    for ((header, name), slot) in headers.iter_mut().zip(&mut names).zip(&mut slots[..count]) {
+        // SAFETY: all zeroes is a valid `mmsghdr`: null pointers and lengths of zero.
+        let header = header.write(unsafe { std::mem::zeroed() });
+        header.msg_hdr.msg_name = name.as_mut_ptr().cast();
+        header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // An `IoSliceMut` is an `iovec` in memory.
+        header.msg_hdr.msg_iov = std::ptr::from_mut(slot).cast();
+        header.msg_hdr.msg_iovlen = 1;
+    }
+    let answered = retry_on_intr(|| {
+        // SAFETY: `count` headers are initialised, `count` is not above their number. Each points to a name
+        // and to a slot that are borrowed for the call, with their true lengths.
+        let answered = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr().cast(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        usize::try_from(answered)
+            .map_err(|_| Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO))
+    })?;
+    for (header, name) in headers.iter().zip(&names).take(answered) {
+        // SAFETY: initialised above, and filled in by the kernel.
+        let header = unsafe { header.assume_init_ref() };
+        let length = header.msg_hdr.msg_namelen;
+        let source = if (length as usize) < size_of::<libc::sa_family_t>() {
+            None
+        } else {
+            // SAFETY: the kernel wrote an address of `length` bytes, which is not more than it was offered.
+            Some(unsafe { SocketAddrAny::read(name.as_ptr().cast(), length) })
+        };
+        received.push((header.msg_len as usize, source));
+    }
+    Ok(())
 }
 
 /// Sends some of `bytes` (send(2), without blocking and without SIGPIPE).
@@ -56,6 +108,22 @@ pub fn send_message(socket: RawFd, bytes: &[u8], destination: Option<&SocketAddr
         Some(address) => rustix::net::sendto(socket, bytes, SEND_FLAGS, address),
         None => rustix::net::send(socket, bytes, SEND_FLAGS),
     })?)
+}
+
+/// Sends datagrams to their destinations, in order; returns how many left (sendmmsg(2), without blocking). An
+/// error is one that the first of them met; another one's shows when it is sent again.
+pub fn send_messages(socket: RawFd, datagrams: &[(IoSlice<'_>, &SocketAddrAny)]) -> io::Result<usize> {
+    let socket = borrow(socket)?;
+    let mut controls: [SendAncillaryBuffer<'_, '_, '_>; MESSAGES_PER_CALL] =
+        std::array::from_fn(|_| SendAncillaryBuffer::default());
+    let mut messages: Vec<MMsgHdr<'_>> = datagrams
+        .iter()
+        .zip(&mut controls)
+        .map(|((bytes, destination), control)| {
+            MMsgHdr::new_with_addr(destination, std::slice::from_ref(bytes), control)
+        })
+        .collect();
+    Ok(retry_on_intr(|| rustix::net::sendmmsg(socket, &mut messages, SEND_FLAGS))?)
 }
 
 /// Reads (read(2)); zero is end of file. Blocks if the descriptor does.
@@ -197,6 +265,12 @@ pub(crate) fn event_counter() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
+/// The bytes of an address, as the kernel has them.
+pub(crate) fn address_bytes(address: &SocketAddrAny) -> &[u8] {
+    // SAFETY: an address's storage is initialised for its length, and lives as long as the address.
+    unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), address.addr_len() as usize) }
+}
+
 /// Borrows a descriptor for one call.
 pub(crate) fn borrow(descriptor: RawFd) -> io::Result<BorrowedFd<'static>> {
     if descriptor < 0 {
@@ -219,6 +293,9 @@ pub(crate) fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
+/// How many datagrams one call receives or sends: enough to make the call's own cost small, and few enough for
+/// the bookkeeping to stand on the stack.
+pub const MESSAGES_PER_CALL: usize = 64;
 const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
