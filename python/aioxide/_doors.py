@@ -24,7 +24,7 @@ async def _start_serving(server: Any) -> None:
 
 
 class Doors(NativeLoop):
-    """Methods that open something, and those that cannot yet: datagrams, sendfile."""
+    """Methods that open something, and those that cannot yet: sendfile."""
 
     async def create_connection(self, *args: Any, **options: Any) -> Any:
         """Connect to a TCP server, as `asyncio.BaseEventLoop.create_connection` does."""
@@ -58,8 +58,9 @@ class Doors(NativeLoop):
         return server
 
     async def create_datagram_endpoint(self, *args: Any, **options: Any) -> Any:
-        """Refuse: datagram endpoints are not supported yet."""
-        _refuse("create_datagram_endpoint()")
+        """Open a datagram endpoint, as `asyncio.BaseEventLoop.create_datagram_endpoint` does."""
+        self._check_closed()
+        return await super().create_datagram_endpoint(*args, **options)
 
     async def sendfile(self, *args: Any, **options: Any) -> Any:
         """Refuse: sendfile is not supported yet."""

@@ -20,6 +20,7 @@ from collections.abc import Coroutine
 from contextlib import ExitStack
 from typing import Any
 
+from ._datagrams import Datagrams
 from ._doors import Doors
 from ._resolver import Resolver
 from ._signals import Signals
@@ -29,7 +30,9 @@ from ._tls import Tls
 from ._unix import UnixSockets
 
 
-class EventLoop(Doors, Signals, SocketCalls, Tls, UnixSockets, Subprocesses, Resolver):  # type: ignore[misc]
+class EventLoop(  # type: ignore[misc]
+    Doors, Datagrams, Signals, SocketCalls, Tls, UnixSockets, Subprocesses, Resolver
+):
     """An asyncio event loop that runs on Rust.
 
     `driver` is "auto", "uring" or "epoll"; None asks the environment variable AIOXIDE_DRIVER, then

@@ -174,6 +174,7 @@ def test_a_closed_loop_opens_nothing(loop, loop_factory, is_aioxide):
         calls += [
             lambda: loop.create_connection(asyncio.Protocol, "127.0.0.1", 1),
             lambda: loop.create_server(asyncio.Protocol, "127.0.0.1", 0),
+            lambda: loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)),
             lambda: loop.subprocess_exec(asyncio.SubprocessProtocol, sys.executable),
         ]
     for call in calls:

@@ -11,7 +11,7 @@ use aioxide_driver::address::internet_address;
 use aioxide_driver::{Datagrams, SocketAddrAny, sys};
 
 /// Larger than the largest datagram that UDP has.
-const TOO_LONG: [u8; 65508] = [0; 65508];
+static TOO_LONG: [u8; 65508] = [0; 65508];
 
 fn socket() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

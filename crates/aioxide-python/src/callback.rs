@@ -11,6 +11,7 @@ use crate::event_loop::servers::Listener;
 use crate::ffi::collector::{look_through, show_if_shared};
 use crate::ffi::{call, context};
 use crate::handle::{Handle, TimerHandle};
+use crate::transports::datagram::{self, DatagramTransport};
 use crate::transports::stream::{Event, StreamTransport};
 
 /// One entry of the ready queue, moved by value.
@@ -39,6 +40,8 @@ pub enum Callback {
     },
     /// Something happened to a transport.
     Transport(Py<StreamTransport>, Event),
+    /// Something happened to a datagram transport.
+    Datagram(Py<DatagramTransport>, datagram::Event),
     /// A server got a connection.
     Accepted(Py<Listener>, OwnedFd),
     /// A server cannot accept for now.
@@ -69,6 +72,7 @@ impl Callback {
                 result.or_else(|error| EventLoop::report_task_error(event_loop, error, &wakeup))
             }
             Self::Transport(transport, event) => StreamTransport::handle_event(transport.bind(py), event),
+            Self::Datagram(transport, event) => DatagramTransport::handle_event(transport.bind(py), event),
             Self::Accepted(listener, connection) => Listener::handle_accepted(listener.bind(py), connection),
             Self::AcceptFailed(listener, error) => Listener::handle_failure(listener.bind(py), error),
         }
@@ -95,6 +99,7 @@ impl Callback {
                 visit.call(context)
             }
             Self::Transport(transport, _) => visit.call(transport),
+            Self::Datagram(transport, _) => visit.call(transport),
             Self::Accepted(listener, _) | Self::AcceptFailed(listener, _) => visit.call(listener),
         }
     }
@@ -121,6 +126,7 @@ impl Callback {
             Self::TaskStep { step, .. } => step.clone_ref(py),
             Self::TaskWakeup { wakeup, .. } => wakeup.clone_ref(py),
             Self::Transport(transport, _) => transport.clone_ref(py).into_any(),
+            Self::Datagram(transport, _) => transport.clone_ref(py).into_any(),
             Self::Accepted(listener, _) | Self::AcceptFailed(listener, _) => {
                 listener.clone_ref(py).into_any()
             }

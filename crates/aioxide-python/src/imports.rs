@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::ffi::weak_set;
 
@@ -18,6 +18,8 @@ pub struct Imports {
     pub timer_handle: Py<PyAny>,
     /// `asyncio.transports._FlowControlMixin`, a subclass of `asyncio.Transport` that asyncio looks for.
     pub flow_control_mixin: Py<PyAny>,
+    /// A class that is `asyncio.DatagramTransport` and `asyncio.Transport`, as are CPython's own.
+    pub datagram_transport: Py<PyAny>,
     /// `asyncio.ReadTransport`.
     pub read_transport: Py<PyAny>,
     /// `asyncio.BufferedProtocol`.
@@ -38,6 +40,10 @@ pub struct Imports {
     pub loop_keyword: Py<PyTuple>,
     /// Whether `asyncio.Server._attach` takes the transport (Python 3.13 and later).
     pub server_knows_transports: bool,
+    /// Whether `DatagramTransport.sendto` sends empty datagrams, or ignores them (before Python 3.13).
+    pub sends_empty_datagrams: bool,
+    /// How many bytes a datagram that waits counts beyond its own (Python 3.13 and later, that empty ones count).
+    pub datagram_header: usize,
 }
 
 /// Register tasks natively where asyncio does it in Python: up to 3.13, in a `WeakSet`.
@@ -53,6 +59,23 @@ pub fn accelerate_task_registry(py: Python<'_>) -> PyResult<()> {
     }
 }
 
+/// Make the class that datagram transports claim to be.
+fn datagram_transport(asyncio: &Bound<'_, PyModule>) -> PyResult<Py<PyAny>> {
+    let py = asyncio.py();
+    let bases = PyTuple::new(
+        py,
+        [
+            py.import("asyncio.transports")?.getattr("_FlowControlMixin")?,
+            asyncio.getattr("DatagramTransport")?,
+        ],
+    )?;
+    let body = PyDict::new(py);
+    body.set_item("__module__", "aioxide")?;
+    body.set_item("__slots__", PyTuple::empty(py))?;
+    let class = py.get_type::<PyType>().call1(("DatagramTransport", bases, body))?;
+    Ok(class.unbind())
+}
+
 static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
 
 /// Return the imports, importing them at the first call.
@@ -66,6 +89,7 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             handle: name("Handle")?,
             timer_handle: name("TimerHandle")?,
             flow_control_mixin: py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.unbind(),
+            datagram_transport: datagram_transport(&asyncio)?,
             read_transport: name("ReadTransport")?,
             buffered_protocol: name("BufferedProtocol")?,
             transport_socket: py.import("asyncio.trsock")?.getattr("TransportSocket")?.unbind(),
@@ -76,6 +100,8 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             logger: py.import("asyncio.log")?.getattr("logger")?.unbind(),
             loop_keyword: PyTuple::new(py, ["loop"])?.unbind(),
             server_knows_transports: py.version_info() >= (3, 13),
+            sends_empty_datagrams: py.version_info() >= (3, 13),
+            datagram_header: if py.version_info() >= (3, 13) { 8 } else { 0 },
         })
     })
 }

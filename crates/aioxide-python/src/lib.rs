@@ -23,6 +23,8 @@ mod _rust {
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
+    use crate::transports::datagram::DatagramTransport;
+    #[pymodule_export]
     use crate::transports::stream::StreamTransport;
     #[pymodule_export]
     use crate::transports::tls::transport::TlsTransport;

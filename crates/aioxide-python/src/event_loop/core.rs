@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use aioxide_driver::{Completion, Op, Options, Outcome, Submitted, Token};
+use aioxide_driver::{Completion, Datagrams, Op, Options, Outcome, Submitted, Token};
 use aioxide_runtime::{Deadline, Queue, Runtime, Timers};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
@@ -17,6 +17,7 @@ use super::watchers::Watchers;
 use crate::callback::Callback;
 use crate::ffi::collector::look_through;
 use crate::handle::TimerHandle;
+use crate::transports::datagram::{self, DatagramTransport};
 use crate::transports::scratch::Scratch;
 use crate::transports::stream::{Event, StreamTransport};
 use crate::transports::tls::scratch::TlsScratch;
@@ -46,6 +47,10 @@ pub struct Core {
     pub scratch: Scratch,
     /// Memory for deciphered records, made at the first.
     pub tls_scratch: Option<TlsScratch>,
+    /// Transports with datagrams that leave at the end of the turn.
+    pub unflushed_datagrams: Vec<Py<DatagramTransport>>,
+    /// Memory for datagrams; `None` before the first use and while one transport delivers what is in it.
+    pub datagrams: Option<Box<Datagrams>>,
 }
 
 /// What a loop held when it was closed.
@@ -55,6 +60,7 @@ pub struct Contents {
     _unflushed: Vec<Py<StreamTransport>>,
     _unflushed_tls: Vec<Py<TlsTransport>>,
     _tls_scratch: Option<TlsScratch>,
+    _unflushed_datagrams: Vec<Py<DatagramTransport>>,
 }
 
 impl Contents {
@@ -90,6 +96,8 @@ impl Core {
             unflushed_tls: Vec::new(),
             scratch: Scratch::default(),
             tls_scratch: None,
+            unflushed_datagrams: Vec::new(),
+            datagrams: None,
         })
     }
 
@@ -142,6 +150,22 @@ impl Core {
                 };
                 Some(Callback::Transport(transport.clone_ref(py), event))
             }
+            Interest::DatagramReading(transport) => {
+                let event = match outcome {
+                    Outcome::Ready => datagram::Event::ReadReady,
+                    Outcome::Failed(error) => datagram::Event::WaitFailed(error),
+                    _ => datagram::Event::WaitEnded,
+                };
+                Some(Callback::Datagram(transport.clone_ref(py), event))
+            }
+            Interest::DatagramWriting(transport) => {
+                let event = match outcome {
+                    Outcome::Ready => datagram::Event::WriteReady,
+                    Outcome::Failed(error) => datagram::Event::WaitFailed(error),
+                    _ => datagram::Event::WaitEnded,
+                };
+                Some(Callback::Datagram(transport.clone_ref(py), event))
+            }
             Interest::Listener(listener) => match outcome {
                 Outcome::Accepted(connection) => Some(Callback::Accepted(listener.clone_ref(py), connection)),
                 Outcome::Failed(error) => Some(Callback::AcceptFailed(listener.clone_ref(py), error)),
@@ -188,6 +212,7 @@ impl Core {
             _unflushed: std::mem::take(&mut self.unflushed),
             _unflushed_tls: std::mem::take(&mut self.unflushed_tls),
             _tls_scratch: self.tls_scratch.take(),
+            _unflushed_datagrams: std::mem::take(&mut self.unflushed_datagrams),
         }
     }
 
@@ -208,8 +233,14 @@ impl Core {
             keep(match interest {
                 Interest::Watcher(handle) => visit.call(handle),
                 Interest::Reading(transport) | Interest::Writing(transport) => visit.call(transport),
+                Interest::DatagramReading(transport) | Interest::DatagramWriting(transport) => {
+                    visit.call(transport)
+                }
                 Interest::Listener(listener) => visit.call(listener),
             });
+        }
+        for transport in &self.unflushed_datagrams {
+            keep(visit.call(transport));
         }
         for transport in &self.unflushed {
             keep(visit.call(transport));

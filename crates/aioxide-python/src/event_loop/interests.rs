@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use super::servers::Listener;
 use crate::handle::Handle;
+use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::StreamTransport;
 
 /// Who waits.
@@ -21,6 +22,10 @@ pub enum Interest {
     Reading(Py<StreamTransport>),
     /// The writing side of a transport.
     Writing(Py<StreamTransport>),
+    /// The receiving side of a datagram transport.
+    DatagramReading(Py<DatagramTransport>),
+    /// The sending side of a datagram transport.
+    DatagramWriting(Py<DatagramTransport>),
     /// A server's listening socket.
     Listener(Py<Listener>),
 }

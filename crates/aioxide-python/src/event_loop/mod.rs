@@ -39,6 +39,7 @@ use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
 use crate::handle::{Handle, TimerHandle, ends_the_loop};
 use crate::loop_cell::{LoopCell, Refused};
+use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::{Kind, StreamTransport};
 use crate::transports::tls::transport::{Settings, TlsTransport};
 
@@ -410,6 +411,18 @@ impl EventLoop {
         extra: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Py<StreamTransport>> {
         StreamTransport::open(slf, Kind::WritePipe, pipe, protocol, waiter, extra, None)
+    }
+
+    #[pyo3(signature = (sock, protocol, address=None, waiter=None, extra=None))]
+    fn _make_datagram_transport(
+        slf: &Bound<'_, Self>,
+        sock: Bound<'_, PyAny>,
+        protocol: Bound<'_, PyAny>,
+        address: Option<Bound<'_, PyAny>>,
+        waiter: Option<Py<PyAny>>,
+        extra: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<Py<DatagramTransport>> {
+        DatagramTransport::open(slf, sock, protocol, address, waiter, extra)
     }
 
     /// Accept connections on a listening socket, for `asyncio.Server`.

@@ -30,6 +30,7 @@ use pyo3::prelude::*;
 use super::{Core, EventLoop, scheduling};
 use crate::callback::Callback;
 use crate::error::os_error;
+use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::StreamTransport;
 use crate::transports::tls::transport::TlsTransport;
 
@@ -197,6 +198,7 @@ fn timeout(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Duration>> {
         if !core.ready.is_empty()
             || !core.unflushed.is_empty()
             || !core.unflushed_tls.is_empty()
+            || !core.unflushed_datagrams.is_empty()
             || core.runtime.has_ready()
         {
             return Some(Duration::ZERO);
@@ -234,7 +236,9 @@ fn flush(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     for transport in event_loop.get().with_core(|core| std::mem::take(&mut core.unflushed_tls))? {
         result = result.and(TlsTransport::flush(transport.bind(py)));
     }
-    let transports = event_loop.get().with_core(|core| std::mem::take(&mut core.unflushed))?;
+    let (transports, datagrams) = event_loop.get().with_core(|core| {
+        (std::mem::take(&mut core.unflushed), std::mem::take(&mut core.unflushed_datagrams))
+    })?;
     // What the driver sends, it also completes, which takes a turn of its own: one write is cheaper made
     // at once.
     // Nor may the last turn leave an answer open: what is written outside of turns leaves at once.
@@ -242,6 +246,9 @@ fn flush(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     for transport in &transports {
         // One that must end the loop keeps nobody's bytes back.
         result = result.and(StreamTransport::flush(transport.bind(py), in_batch));
+    }
+    for transport in &datagrams {
+        result = result.and(DatagramTransport::flush(transport.bind(py)));
     }
     result
 }

@@ -33,6 +33,14 @@ impl Descriptor {
         }
     }
 
+    /// The Python object, where one owns it.
+    pub fn object(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match self {
+            Self::Object(object, _) => Some(object.clone_ref(py)),
+            Self::Native(_) | Self::Closed(_) => None,
+        }
+    }
+
     /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))

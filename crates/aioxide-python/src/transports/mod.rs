@@ -1,8 +1,10 @@
 //! Transports: what carries a protocol's bytes.
 //!
+//! `datagram` serves what keeps message borders, UDP first of all.
 //! `stream` serves TCP and Unix sockets and both ends of pipes; how they differ is written in [`stream::Kind`].
 //! `tls` is both a protocol of such a transport and a transport itself.
 
+pub mod datagram;
 mod descriptor;
 mod extra;
 mod flow_control;
