@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 
@@ -255,6 +256,42 @@ async def test_datagrams_of_sockets(loop, moment):
                 sending.cancel()
             assert await loop.sock_sendto(ours, data, address) == 5
             assert await loop.sock_recvfrom_into(theirs, bytearray(10)) == (5, ours.getsockname())
+
+    assert await interrupt_everywhere(operation, moment)
+
+
+async def test_create_datagram_endpoint(loop, moment):
+    async def operation():
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("localhost", 0), family=socket.AF_INET
+        )
+        try:
+            connected, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, remote_addr=transport.get_extra_info("sockname")
+            )
+            connected.sendto(b"hello")
+            connected.close()
+        finally:
+            transport.abort()
+
+    assert await interrupt_everywhere(operation, moment)
+
+
+async def test_pipes(loop, moment):
+    async def operation():
+        reading, writing = (
+            os.fdopen(file, mode, 0) for file, mode in zip(os.pipe(), ("rb", "wb"), strict=True)
+        )
+        with contextlib.ExitStack() as files:
+            files.callback(loop.call_later, 0.001, reading.close)
+            files.callback(loop.call_later, 0.001, writing.close)
+            protocol = Recorder(loop)
+            source, _ = await loop.connect_read_pipe(lambda: protocol, reading)
+            files.callback(source.close)
+            sink, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, writing)
+            files.callback(sink.abort)
+            sink.write(b"hello")
+            assert await protocol.received(5) == b"hello"
 
     assert await interrupt_everywhere(operation, moment)
 

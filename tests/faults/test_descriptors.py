@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -218,6 +219,31 @@ async def test_create_unix_connection(loop, tmp_path):
             await protocol.lost
 
         await fails_cleanly_until_there_are_enough(operation)
+
+
+async def test_create_datagram_endpoint(loop):
+    async def operation():
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
+        transport.abort()
+
+    await fails_cleanly_until_there_are_enough(operation)
+
+
+async def test_pipes(loop):
+    async def operation():
+        reading, writing = os.pipe()
+        protocol = Recorder(loop)
+        source, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(reading, "rb", 0))
+        sink, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(writing, "wb", 0))
+        sink.write(b"hello")
+        sink.close()
+        assert await protocol.received(5) == b"hello"
+        await protocol.lost
+        source.close()
+
+    await fails_cleanly_until_there_are_enough(operation)
 
 
 @pytest.mark.parametrize("streams", ["none", "all"])
