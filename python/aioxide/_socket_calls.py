@@ -28,21 +28,50 @@ _WOULD_BLOCK = (BlockingIOError, InterruptedError)
 class SocketCalls(NativeLoop):
     """Readiness callbacks and socket calls of the loop."""
 
+    def __init__(self, driver: str | None = None) -> None:
+        super().__init__(driver)
+        # What is watched under which number: kept open as asyncio's selector keeps it, and found again after
+        # somebody has closed it without a word.
+        self._watched_files: tuple[dict[int, Any], dict[int, Any]] = ({}, {})
+
     def add_reader(self, fd: Any, callback: Callable[[*Arguments], Any], *args: *Arguments) -> None:
         """Call `callback(*args)` whenever the descriptor is readable."""
-        self._add_reader(self._ensure_fd_no_transport(fd), callback, *args)
+        number = self._ensure_fd_no_transport(fd)
+        self._add_reader(number, callback, *args)
+        self._watched_files[0][number] = fd
 
     def remove_reader(self, fd: Any) -> bool:
         """Stop watching the descriptor for reading; return False if it was not watched."""
-        return self._remove_reader(self._ensure_fd_no_transport(fd))
+        number = self._watched_number(fd)
+        self._watched_files[0].pop(number, None)
+        return self._remove_reader(number)
 
     def add_writer(self, fd: Any, callback: Callable[[*Arguments], Any], *args: *Arguments) -> None:
         """Call `callback(*args)` whenever the descriptor is writable."""
-        self._add_writer(self._ensure_fd_no_transport(fd), callback, *args)
+        number = self._ensure_fd_no_transport(fd)
+        self._add_writer(number, callback, *args)
+        self._watched_files[1][number] = fd
 
     def remove_writer(self, fd: Any) -> bool:
         """Stop watching the descriptor for writing; return False if it was not watched."""
-        return self._remove_writer(self._ensure_fd_no_transport(fd))
+        number = self._watched_number(fd)
+        self._watched_files[1].pop(number, None)
+        return self._remove_writer(number)
+
+    def _watched_number(self, fd: Any) -> int:
+        """Return the descriptor of an int or a file object, and of a closed one that it is watched under."""
+        try:
+            return self._ensure_fd_no_transport(fd)
+        except ValueError:
+            for files in self._watched_files:
+                for number, file in files.items():
+                    if file is fd:
+                        return number
+            raise
+
+    def _release_watched_files(self) -> None:
+        for files in self._watched_files:
+            files.clear()
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to `n` bytes."""

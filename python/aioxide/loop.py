@@ -81,6 +81,7 @@ class EventLoop(  # type: ignore[misc]
         with ExitStack() as release:
             release.callback(self._close_native)
             release.callback(asyncio.BaseEventLoop.close, self)
+            release.callback(self._release_watched_files)
             release.callback(self._release_resolver)
             release.callback(self._release_children)
             release.callback(self._release_signals)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import weakref
 
 import pytest
 from peers import until_it_blocks
@@ -239,6 +240,34 @@ async def test_the_socket_of_a_transport_cannot_be_watched(loop, pair):
             method(first.fileno())
     transport.close()
     await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("side", ["reader", "writer"])
+async def test_a_file_closed_while_it_is_watched_is_still_found(loop, side):
+    add, remove = (getattr(loop, f"{verb}_{side}") for verb in ("add", "remove"))
+    first, second = socket.socketpair()
+    add(first, int)
+    first.close()
+    assert remove(first) is True
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        remove(first)
+    with second:  # nothing holds the closed end any more
+        second.settimeout(20)
+        await asyncio.sleep(0)
+        assert second.recv(1) == b""
+
+
+async def test_a_watched_file_is_kept_open(loop):
+    first, second = socket.socketpair()
+    called = loop.create_future()
+    loop.add_reader(first, lambda: called.done() or called.set_result(None))
+    kept = weakref.ref(first)
+    del first
+    with second:
+        second.send(b"to nobody's variable")
+        await called
+    with kept() as first:
+        assert loop.remove_reader(first) is True
 
 
 def test_a_closed_loop_watches_nothing(loop, pair):
