@@ -31,6 +31,7 @@ _STATUS_UNKNOWN = 255
 class _SubprocessTransport(BaseSubprocessTransport):
     """A child process with its pipes."""
 
+    # None once the protocol was told that all is over.
     _proc: subprocess.Popen[bytes]
 
     pidfd: int | None = None
@@ -52,7 +53,16 @@ class _SubprocessTransport(BaseSubprocessTransport):
         try:
             await super()._connect_pipes(waiter)
         finally:
+            if self._closed:
+                self._close_pipes()
             self.pipes_settled.set()
+
+    def close(self) -> None:
+        """Close the pipes and kill the process if it still runs."""
+        if self._loop is not None and self._loop.is_closed():
+            # Nobody can be told any more that the pipes are closed: that is done when they are collected.
+            self._pipes = {}
+        super().close()
 
     def send_signal(self, number: int) -> None:
         """Send the process a signal; nothing happens if it has exited."""
@@ -95,19 +105,30 @@ class _SubprocessTransport(BaseSubprocessTransport):
         self.exited.set()
         self._process_exited(status)
 
+    def forget_exit(self) -> None:
+        """Read the status of the process, which has exited, on behalf of a loop that is closed."""
+        process = self._proc
+        if process is not None:
+            process.poll()
+
     async def abandon(self) -> None:
         """Kill the process, wait for its end and close its pipes, connected or not."""
-        process = self._proc
         self.close()
         await self.pipes_settled.wait()
+        self._close_pipes()
+        await self.exited.wait()
+
+    def _close_pipes(self) -> None:
+        """Close also those pipes that were connected after `close` looked, or not at all."""
+        process = self._proc
+        if process is None:
+            return
         for number, pipe in enumerate((process.stdin, process.stdout, process.stderr)):
             protocol: Any = self._pipes.get(number)
             if protocol is not None:
-                # It may have been connected after `close` looked.
                 protocol.pipe.close()
             elif pipe is not None:
                 pipe.close()
-        await self.exited.wait()
 
 
 class Subprocesses(NativeLoop):
@@ -137,7 +158,10 @@ class Subprocesses(NativeLoop):
         try:
             self._watch_child(transport)
         except BaseException:
+            # Nobody else will tell of its end, and a process that was killed does not keep us waiting.
             transport.close()
+            transport._reap()
+            await transport.abandon()
             raise
         try:
             await connected
@@ -197,6 +221,7 @@ class Subprocesses(NativeLoop):
             self.call_soon_threadsafe(transport._reap)
         except RuntimeError:
             logger.warning("Loop %r that handles pid %d is closed", self, pid)
+            transport.forget_exit()
 
 
 def _exit_code(status: int) -> int:

@@ -32,8 +32,9 @@ async def test_communicate_carries_both_ways(loop):
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
 async def test_the_exit_code_is_the_exit_code(loop, code):
-    process = await python(f"raise SystemExit({code})")
+    process = await python(f"input(); raise SystemExit({code})", stdin=sub.PIPE)
     assert process.returncode is None
+    process.stdin.write(b"\n")
     assert await process.wait() == code
     assert process.returncode == code
     assert await process.wait() == code

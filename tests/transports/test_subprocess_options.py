@@ -1,4 +1,4 @@
-"""Every keyword of subprocess.Popen reaches it, those that asyncio forbids are refused, and streams can be anything."""
+"""Every keyword of subprocess.Popen reaches it, asyncio's refusals hold, and streams can be anything."""
 
 from __future__ import annotations
 
@@ -174,11 +174,9 @@ async def test_an_unknown_keyword_is_a_type_error(loop):
 )
 @pytest.mark.parametrize("start", ["exec", "shell"])
 async def test_what_streams_of_bytes_cannot_do_is_refused(loop, start, options, message):
+    function = asyncio.create_subprocess_exec if start == "exec" else asyncio.create_subprocess_shell
     with pytest.raises(ValueError, match=message):
-        if start == "exec":
-            await asyncio.create_subprocess_exec("true", **options)
-        else:
-            await asyncio.create_subprocess_shell("true", **options)
+        await function("true", **options)
 
 
 async def test_shell_is_what_the_function_says(loop):
