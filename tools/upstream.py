@@ -23,6 +23,8 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +50,18 @@ class Library:
     # For a library whose source distribution has no tests: where git has them, under the version's tag.
     repository: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    # Runs what the suite talks to, and yields the options that say where it is.
+    server: Callable[[], AbstractContextManager[tuple[str, ...]]] = lambda: nullcontext(())
+
+
+@contextmanager
+def redis_for_its_suite() -> Iterator[tuple[str, ...]]:
+    """Run a redis-server that lets the suite debug it, as the library's own set-up does."""
+    sys.path.insert(0, str(PINS.parent))
+    from services import redis_server
+
+    with redis_server("--enable-debug-command", "yes", "--enable-module-command", "yes") as service:
+        yield (f"--redis-url=redis://{service.host}:{service.port}/0",)
 
 
 LIBRARIES = {
@@ -71,6 +85,21 @@ LIBRARIES = {
         keep=("tests", "pyproject.toml"),
         # In one process: in a worker of pytest-xdist the main module has no file, and two tests ask for it.
         options=("-p", "no:asyncio", "-m", "not network", "--numprocesses=0"),
+    ),
+    "redis": Library(
+        requires=(
+            *("aiohttp", "hiredis", "numpy", "pybreaker", "pytest-asyncio>=0.24", "redis-entraid", "ujson"),
+            *("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "xxhash"),
+        ),
+        keep=("tests", "pyproject.toml"),
+        tests=("tests/test_asyncio",),
+        # In one process, because its tests empty the one database. What is left out needs other servers:
+        # clusters, modules, TLS, sentinels' or an enterprise's.
+        options=(
+            *("--ignore=tests/test_asyncio/test_scenario", "--numprocesses=0", "-m"),
+            "not onlycluster and not redismod and not ssl and not cp_integration and not multidb_integration",
+        ),
+        server=redis_for_its_suite,
     ),
     "websockets": Library(
         requires=("python-socks[asyncio]",),
@@ -206,9 +235,10 @@ class Suite:
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
         }
         options = ("-p", "upstream_plugin", "-p", "no:cacheprovider", "-o", "addopts=", "-q", "--tb=short")
-        with (self.folder / f"output-{loop}.txt").open("a") as output:
+        options += ("--timeout=120", *arguments, *self.library.options)
+        with (self.folder / f"output-{loop}.txt").open("a") as output, self.library.server() as where:
             subprocess.run(
-                [self.python, "-m", "pytest", *options, "--timeout=120", *arguments, *self.library.options],
+                [self.python, "-m", "pytest", *options, *where],
                 cwd=self.folder / "sources",
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -43,8 +43,8 @@ class Service:
 
 
 @contextlib.contextmanager
-def redis_server() -> Iterator[Service]:
-    """Run a private redis-server."""
+def redis_server(*settings: str) -> Iterator[Service]:
+    """Run a private redis-server, with options of its own where the caller needs some."""
     executable = shutil.which("redis-server")
     if executable is None:
         raise Unavailable("there is no redis-server: tools/prepare_redis.sh installs it")
@@ -53,7 +53,17 @@ def redis_server() -> Iterator[Service]:
 
         def command(port: int) -> list[str]:
             listen = ["--bind", "127.0.0.1", "--port", str(port), "--unixsocket", unix_socket]
-            return [executable, *listen, "--save", "", "--appendonly", "no", "--dir", str(directory)]
+            return [
+                executable,
+                *listen,
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+                str(directory),
+                *settings,
+            ]
 
         with running(command, directory, end_signal=signal.SIGTERM, is_ready=_redis_answers) as port:
             yield Service("127.0.0.1", port, unix_socket, directory)
