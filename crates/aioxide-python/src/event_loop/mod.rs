@@ -81,6 +81,11 @@ impl EventLoop {
         self.core.is_owner()
     }
 
+    /// Whether another thread runs the loop.
+    pub fn is_running_elsewhere(&self) -> bool {
+        self.core.is_foreign()
+    }
+
     /// Refuse, before anything is changed, what only the thread that runs the loop may do.
     pub fn check_thread(&self) -> PyResult<()> {
         if self.core.is_foreign() { Err(self.refusal(Refused::OtherThread)) } else { self.check_process() }

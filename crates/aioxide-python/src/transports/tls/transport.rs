@@ -420,12 +420,15 @@ impl TlsTransport {
     }
 
     /// Stop delivering data until resume_reading().
-    fn pause_reading(&mut self) {
-        self.reading.paused = true;
+    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_thread(slf)?;
+        slf.borrow_mut().reading.paused = true;
+        Ok(())
     }
 
     /// Deliver data again.
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_thread(slf)?;
         let was_paused = std::mem::take(&mut slf.borrow_mut().reading.paused);
         if was_paused { Self::call_soon(slf, intern!(slf.py(), "_go_on")) } else { Ok(()) }
     }

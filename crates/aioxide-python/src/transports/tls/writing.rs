@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
 
 use super::engine::Answer;
 use super::transport::{Phase, TlsTransport};
@@ -77,7 +78,13 @@ impl TlsTransport {
     /// `write(data)`.
     pub(super) fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = Data::of(object)?;
-        if data.len() == 0 || !Self::accepts_writes(slf)? {
+        if data.len() == 0 {
+            return Ok(());
+        }
+        if Self::is_foreign(slf) {
+            return Self::hand_over(slf, &[data]);
+        }
+        if !Self::accepts_writes(slf)? {
             return Ok(());
         }
         Self::keep(slf, &data);
@@ -88,13 +95,35 @@ impl TlsTransport {
     pub(super) fn write_lines(slf: &Bound<'_, Self>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
         let lines = lines.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let pieces = lines.iter().map(Data::of).collect::<PyResult<Vec<_>>>()?;
-        if pieces.iter().all(|piece| piece.len() == 0) || !Self::accepts_writes(slf)? {
+        if pieces.iter().all(|piece| piece.len() == 0) {
+            return Ok(());
+        }
+        if Self::is_foreign(slf) {
+            return Self::hand_over(slf, &pieces);
+        }
+        if !Self::accepts_writes(slf)? {
             return Ok(());
         }
         for piece in pieces.iter().filter(|piece| piece.len() > 0) {
             Self::keep(slf, piece);
         }
         Self::after_accepting(slf)
+    }
+
+    /// Whether another thread runs the loop.
+    fn is_foreign(slf: &Bound<'_, Self>) -> bool {
+        let (event_loop, _) = Self::parts(slf);
+        event_loop.get().is_running_elsewhere()
+    }
+
+    /// Have the thread of the loop write a copy: an OpenSSL session must never see two threads at once.
+    fn hand_over(slf: &Bound<'_, Self>, pieces: &[Data<'_, '_>]) -> PyResult<()> {
+        let py = slf.py();
+        let (event_loop, _) = Self::parts(slf);
+        let copies = pieces.iter().map(|piece| piece.read(|data| PyBytes::new(py, data)));
+        let copies = PyList::new(py, copies.collect::<Vec<_>>())?;
+        let method = slf.getattr(intern!(py, "writelines"))?;
+        event_loop.call_method1(py, intern!(py, "call_soon_threadsafe"), (method, copies)).map(drop)
     }
 
     /// Have bytes wait, and nothing else.
