@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import fnmatch
 
-INTERNALS = "drives the inside of CPython's own loop, with mocked selectors, sockets or clocks"
+INTERNALS = "drives the inside of CPython's own loop or transports, with mocked selectors, sockets or clocks"
 NO_LOOP = "runs no loop that can be replaced: plain objects, mocks, or a loop with a played clock"
 OTHER_PLATFORM = "Windows only"
 REPEATED = (
     "the same tests as EPollEventLoopTests or its like with another selector of CPython's: one run is enough"
 )
-CHILD_WATCHERS = "CPython's child watchers, which aioxide does not use"
+CHILD_WATCHERS = "CPython's child watchers, which aioxide's subprocesses do not ask"
 
 EXCLUDED: dict[str, str] = {
     "test_base_events.BaseEventTests": NO_LOOP,
-    "test_base_events.BaseEventLoopTests": INTERNALS,
-    "test_base_events.BaseEventLoopWithSelectorTests": INTERNALS,
-    "test_base_events.BaseLoopSockSendfileTests": INTERNALS,
+    "test_base_events.BaseLoopSockSendfileTests": NO_LOOP,
     "test_base_events.TestSelectorUtils": NO_LOOP,
     "test_proactor_events.*": OTHER_PLATFORM,
     "test_windows_*": OTHER_PLATFORM,
     "test_selector_events.*": INTERNALS,
-    "test_sslproto.SslProtoHandshakeTests": INTERNALS,
     "test_protocols.*": NO_LOOP,
     "test_transports.*": NO_LOOP,
     "test_*.PollEventLoopTests": REPEATED,
@@ -34,10 +31,9 @@ EXCLUDED: dict[str, str] = {
     "test_unix_events.SelectorEventLoopUnixSockSendfileTests": INTERNALS,
     "test_unix_events.UnixReadPipeTransportTests": INTERNALS,
     "test_unix_events.UnixWritePipeTransportTests": INTERNALS,
-    "test_unix_events.*ChildWatcher*": CHILD_WATCHERS,
-    "test_unix_events.PolicyTests": CHILD_WATCHERS,
-    "test_subprocess.MultiLoopChildWatcherTests": CHILD_WATCHERS,
-    "test_subprocess.Subprocess[!T]*WatcherTests": CHILD_WATCHERS,
+    "test_subprocess.MultiLoopChildWatcherTests": NO_LOOP,
+    "test_unix_events.AbstractChildWatcherTests": NO_LOOP,
+    "test_unix_events.BaseChildWatcherTests": NO_LOOP,
     "test_*.*Proactor*": OTHER_PLATFORM,
     "test_events.TimerTests": NO_LOOP,
     "test_tasks.?*IntrospectionTests": NO_LOOP,
@@ -46,6 +42,13 @@ EXCLUDED: dict[str, str] = {
 
 # Single tests of classes in scope, by their full names.
 EXCLUDED_TESTS: dict[str, str] = {
+    "test_base_events.BaseEventLoopWithSelectorTests.test_accept_connection_exception": INTERNALS,
+    "test_base_events.BaseEventLoopWithSelectorTests.test_accept_connection_retry": INTERNALS,
+    "test_base_events.BaseEventLoopWithSelectorTests.test_create_connection_bluetooth": INTERNALS,
+    "test_base_events.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_no_addrinfo": INTERNALS,
+    "test_base_events.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_sock_unix": INTERNALS,
+    "test_base_events.BaseEventLoopWithSelectorTests.test_create_server_soreuseport_only_defined": INTERNALS,
+    "test_base_events.BaseEventLoopWithSelectorTests.test_log_slow_callbacks": INTERNALS,
     "test_events.EPollEventLoopTests.test_internal_fds": INTERNALS,
     "test_events.EPollEventLoopTests.test_timeout_rounding": INTERNALS,
     "test_unix_events.SelectorEventLoopUnixSocketTests.test_create_unix_server_bind_error": INTERNALS,
