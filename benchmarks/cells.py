@@ -96,6 +96,7 @@ def run_echo(chosen: Candidate, row: EchoRow, effort: Effort) -> dict[str, Any]:
     with echo_server(chosen, row) as (pid, port):
         words = [str(effort.load_generator), "--address", f"127.0.0.1:{port}", "--pid", str(pid)]
         words += ["--connections", str(row.connections), "--message-bytes", str(row.message_bytes)]
+        words += ["--transport", "datagrams" if row.server == "datagrams" else "stream"]
         words += ["--pipelined", str(row.pipelined), "--seconds", str(effort.seconds)]
         words += ["--warm-up", str(effort.warm_up)]
         if core is not None:

@@ -63,7 +63,11 @@ def serve(chosen: Candidate, server: str, message_bytes: int) -> None:
     loop = chosen.new_loop()
     asyncio.set_event_loop(loop)
     running = loop.run_until_complete(SERVERS[server](message_bytes))
-    announce({"port": cast(asyncio.Server, running).sockets[0].getsockname()[1]})
+    if hasattr(running, "sockets"):
+        address = cast(asyncio.Server, running).sockets[0].getsockname()
+    else:
+        address = cast(asyncio.DatagramTransport, running).get_extra_info("sockname")
+    announce({"port": address[1]})
     loop.run_forever()
 
 

@@ -73,6 +73,11 @@ PIPELINED = (
     EchoRow("answers 16 x 64 B, 64 pipelined", "answers", 16, 64, pipelined=64),
     EchoRow("streams 16 x 64 B, 64 pipelined", "streams", 16, 64, pipelined=64),
 )
+DATAGRAMS = (
+    EchoRow("datagrams 1 x 1 KiB", "datagrams", 1, 1024, quick=True),
+    EchoRow("datagrams 64 x 1 KiB", "datagrams", 64, 1024),
+)
+"""One in flight for each of the peers: the kernel drops what a socket's buffer does not hold."""
 
 
 def echo(server: str, connections: int, kibibytes: int) -> EchoRow:
@@ -92,6 +97,7 @@ def every_row(*, full: bool) -> Iterator[Row]:
                 if full or (server, connections, kibibytes) in DEFAULT_ECHO:
                     yield echo(server, connections, kibibytes)
     yield from PIPELINED
+    yield from DATAGRAMS
 
 
 def select(pattern: str | None, *, quick: bool, full: bool) -> list[Row]:

@@ -1,8 +1,9 @@
 """The echo servers under load, as a reader of asyncio's documentation would write them.
 
 `SERVERS` maps the names used in `rows.py` to coroutine functions that start a server on a free port
-of the loopback interface and return it. Every one returns exactly the bytes it gets. Transports are
-not checked for their class: some loops under comparison do not derive theirs from asyncio's.
+of the loopback interface and return it, or the transport of its datagrams. Every one returns exactly
+the bytes it gets. Transports are not checked for their class: some loops under comparison do not derive
+theirs from asyncio's.
 """
 
 import asyncio
@@ -97,11 +98,33 @@ async def streams(message_bytes: int) -> asyncio.AbstractServer:
     return await asyncio.start_server(echo_stream, HOST, 0, backlog=BACKLOG)
 
 
-Start = Callable[[int], Awaitable[asyncio.AbstractServer]]
+class DatagramEcho(asyncio.DatagramProtocol):
+    """Send every datagram back to where it came from."""
+
+    transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Echo one datagram."""
+        self.transport.sendto(data, addr)
+
+
+async def datagrams(message_bytes: int) -> asyncio.DatagramTransport:
+    """Serve `DatagramEcho`."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(DatagramEcho, local_addr=(HOST, 0))
+    return transport
+
+
+Start = Callable[[int], Awaitable[asyncio.AbstractServer | asyncio.DatagramTransport]]
 
 SERVERS: dict[str, Start] = {
     "answers": answers,
     "buffered": buffered,
+    "datagrams": datagrams,
     "protocol": protocol,
     "streams": streams,
 }

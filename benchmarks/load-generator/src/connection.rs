@@ -1,22 +1,23 @@
 //! One connection: what it has started, sent and received, and whether the echo is right.
 //!
 //! # Invariants
-//! - `received ≤ sent ≤ started`, all in bytes of the connection's stream.
+//! - `received ≤ sent ≤ started`, all in bytes of the connection's stream. With datagrams each message is one.
 //! - `start_times` holds one entry per message in flight, oldest first.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use crate::arguments::Transport;
 use crate::failure::Failure;
 use crate::pattern::Pattern;
 
 /// A client of the echo server.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    socket: Socket,
     index: usize,
     started: u64,
     sent: u64,
@@ -24,13 +25,47 @@ pub struct Connection {
     start_times: VecDeque<Instant>,
 }
 
+/// What the messages go through.
+#[derive(Debug)]
+enum Socket {
+    Stream(TcpStream),
+    Datagrams(UdpSocket),
+}
+
+impl Socket {
+    fn read(&mut self, memory: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Stream(stream) => stream.read(memory),
+            Self::Datagrams(socket) => socket.recv(memory),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stream(stream) => stream.write(bytes),
+            Self::Datagrams(socket) => socket.send(bytes),
+        }
+    }
+}
+
 impl Connection {
     /// Connects, then makes the socket non-blocking.
-    pub fn open(address: SocketAddr, index: usize) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        Ok(Self { stream, index, started: 0, sent: 0, received: 0, start_times: VecDeque::new() })
+    pub fn open(address: SocketAddr, transport: Transport, index: usize) -> io::Result<Self> {
+        let socket = match transport {
+            Transport::Stream => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                Socket::Stream(stream)
+            }
+            Transport::Datagrams => {
+                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+                socket.connect(address)?;
+                socket.set_nonblocking(true)?;
+                Socket::Datagrams(socket)
+            }
+        };
+        Ok(Self { socket, index, started: 0, sent: 0, received: 0, start_times: VecDeque::new() })
     }
 
     /// Puts one more message of `bytes` in flight; `send` does the sending.
@@ -39,11 +74,15 @@ impl Connection {
         self.start_times.push_back(now);
     }
 
-    /// Sends what is started until the socket is full.
-    pub fn send(&mut self, pattern: &Pattern) -> Result<(), Failure> {
+    /// Sends what is started, in messages of `bytes`, until the socket is full.
+    pub fn send(&mut self, bytes: usize, pattern: &Pattern) -> Result<(), Failure> {
         while self.sent < self.started {
-            let window = pattern.window(self.index, self.sent, self.started - self.sent);
-            match self.stream.write(window) {
+            let length = match self.socket {
+                Socket::Stream(_) => self.started - self.sent,
+                Socket::Datagrams(_) => bytes as u64,
+            };
+            let window = pattern.window(self.index, self.sent, length);
+            match self.socket.write(window) {
                 Ok(count) => self.sent += count as u64,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -66,7 +105,7 @@ impl Connection {
     ) -> Result<usize, Failure> {
         let mut total = 0;
         loop {
-            let count = match self.stream.read(scratch) {
+            let count = match self.socket.read(scratch) {
                 Ok(0) => return Err(self.closed()),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -78,7 +117,8 @@ impl Connection {
             total += count;
             // epoll(7): on a stream socket a short read means that it is empty, and the next byte
             // brings a new edge. The end of the stream may have come with the edge already taken.
-            if count < scratch.len() && !hung_up {
+            let may_be_empty = matches!(self.socket, Socket::Stream(_)) && count < scratch.len();
+            if may_be_empty && !hung_up {
                 break;
             }
         }
@@ -122,6 +162,9 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        match &self.socket {
+            Socket::Stream(stream) => stream.as_fd(),
+            Socket::Datagrams(socket) => socket.as_fd(),
+        }
     }
 }

@@ -48,7 +48,7 @@ impl Load {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let connections = (0..arguments.connections)
             .map(|index| {
-                let connection = Connection::open(arguments.address, index)?;
+                let connection = Connection::open(arguments.address, arguments.transport, index)?;
                 epoll::add(&epoll, &connection, epoll::EventData::new_u64(index as u64), INTEREST)?;
                 Ok(connection)
             })
@@ -73,7 +73,7 @@ impl Load {
             for _ in 0..self.pipelined {
                 connection.start(self.message_bytes, start);
             }
-            connection.send(&self.pattern)?;
+            connection.send(self.message_bytes, &self.pattern)?;
         }
         let mut events = Vec::with_capacity(EVENTS);
         let mut last_byte = start;
@@ -104,7 +104,7 @@ impl Load {
                 } else {
                     in_flight -= finished;
                 }
-                connection.send(&self.pattern)?;
+                connection.send(self.message_bytes, &self.pattern)?;
             }
             if now - last_byte > STALL {
                 let in_flight = self.connections.iter().map(Connection::in_flight).sum();

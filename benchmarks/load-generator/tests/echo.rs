@@ -3,7 +3,7 @@
 //! Each test runs the real binary against a server of plain threads on a free port.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Output};
 use std::thread;
 
@@ -121,6 +121,39 @@ fn a_server_that_closes_early_is_a_failure() {
 fn a_server_that_never_answers_is_a_failure() {
     let address = serve(|mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
     assert_refused(&load(address, &["--seconds", "0", "--connections", "2"]), "with 2 messages in flight");
+}
+
+/// Answers datagrams, `copies` times each, for as long as the test runs.
+fn serve_datagrams(copies: usize) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("the socket has an address");
+    thread::spawn(move || {
+        let mut memory = vec![0; 64 * 1024];
+        while let Ok((count, peer)) = socket.recv_from(&mut memory) {
+            for _ in 0..copies {
+                // The peer may be gone already; what matters is what it says.
+                drop(socket.send_to(&memory[..count], peer));
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn datagrams_are_measured_too() {
+    let output = load(
+        serve_datagrams(1),
+        &["--transport", "datagrams", "--seconds", "0.1", "--connections", "8", "--message-bytes", "100"],
+    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(field(&output, "messages") >= 8.0);
+}
+
+#[test]
+fn a_datagram_that_is_lost_or_doubled_is_a_failure() {
+    let words = ["--transport", "datagrams", "--seconds", "0.1"];
+    assert_refused(&load(serve_datagrams(0), &words), "with 1 messages in flight");
+    assert_refused(&load(serve_datagrams(2), &words), "differs from what was sent");
 }
 
 #[test]
