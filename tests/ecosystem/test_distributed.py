@@ -28,12 +28,12 @@ def hold() -> None:
 
 @asynccontextmanager
 async def cluster_and_client(**options: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """Start a scheduler and workers on the running loop, without the web pages."""
+    """Start a scheduler and workers on the running loop, with their web pages on any free port."""
     options = {
         "n_workers": 2,
         "threads_per_worker": 1,
         "protocol": "tcp",
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",
         **options,
     }
     async with (
