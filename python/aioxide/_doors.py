@@ -1,17 +1,13 @@
-"""What is refused at the door, before anything is opened: closed loops, and what aioxide cannot do yet.
+"""What is refused at the door, before anything is opened: closed loops.
 
 asyncio's base class opens sockets first and fails afterwards, where it leaks them.
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from ._native_loop import NativeLoop
-
-
-def _refuse(what: str) -> NoReturn:
-    raise NotImplementedError(f"aioxide does not support {what} yet")
 
 
 async def _start_serving(server: Any) -> None:
@@ -24,7 +20,7 @@ async def _start_serving(server: Any) -> None:
 
 
 class Doors(NativeLoop):
-    """Methods that open something, and those that cannot yet: sendfile."""
+    """Methods that open something."""
 
     async def create_connection(self, *args: Any, **options: Any) -> Any:
         """Connect to a TCP server, as `asyncio.BaseEventLoop.create_connection` does."""
@@ -61,11 +57,3 @@ class Doors(NativeLoop):
         """Open a datagram endpoint, as `asyncio.BaseEventLoop.create_datagram_endpoint` does."""
         self._check_closed()
         return await super().create_datagram_endpoint(*args, **options)
-
-    async def sendfile(self, *args: Any, **options: Any) -> Any:
-        """Refuse: sendfile is not supported yet."""
-        _refuse("sendfile()")
-
-    async def sock_sendfile(self, *args: Any, **options: Any) -> Any:
-        """Refuse: sendfile is not supported yet."""
-        _refuse("sock_sendfile()")

@@ -13,7 +13,7 @@ to this one adds one chapter that `BaseEventLoop` leaves to its subclasses; `loo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from . import _rust
@@ -31,9 +31,11 @@ class NativeLoop(_rust.EventLoop, asyncio.BaseEventLoop):  # type: ignore[misc]
     _asyncgen_finalizer_hook: Callable[[AsyncGenerator[Any, Any]], None]
     _asyncgen_firstiter_hook: Callable[[AsyncGenerator[Any, Any]], None]
     _check_running: Callable[[], None]
+    _check_sendfile_params: Callable[..., None]
     _create_connection_transport: Callable[..., Awaitable[Any]]
     _ensure_resolved: Callable[..., Awaitable[Any]]
     _getaddrinfo_debug: Callable[..., Any]
+    _sendfile_fallback: Callable[..., Coroutine[Any, Any, int]]
     _set_coroutine_origin_tracking: Callable[[bool], None]
 
     def __init__(self, driver: str | None = None) -> None:

@@ -23,15 +23,15 @@ from typing import Any
 from ._datagrams import Datagrams
 from ._doors import Doors
 from ._resolver import Resolver
+from ._sendfile import SendFile
 from ._signals import Signals
-from ._socket_calls import SocketCalls
 from ._subprocess import Subprocesses
 from ._tls import Tls
 from ._unix import UnixSockets
 
 
 class EventLoop(  # type: ignore[misc]
-    Doors, Datagrams, Signals, SocketCalls, Tls, UnixSockets, Subprocesses, Resolver
+    Doors, Datagrams, Signals, SendFile, Tls, UnixSockets, Subprocesses, Resolver
 ):
     """An asyncio event loop that runs on Rust.
 

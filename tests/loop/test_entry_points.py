@@ -203,19 +203,3 @@ def test_wrong_command_lines_are_errors(arguments):
     done = run_python("-m", "aioxide", *arguments)
     assert done.returncode != 0
     assert done.stderr
-
-
-def test_what_is_not_there_yet_says_so(driver, require_driver, tmp_path):
-    async def main():
-        loop = asyncio.get_running_loop()
-        with open(os.devnull, "rb") as file:
-            calls = {
-                "sendfile": loop.sendfile(asyncio.Transport(), file),
-                "sock_sendfile": loop.sock_sendfile(None, file),
-            }
-            for name, call in calls.items():
-                with pytest.raises(NotImplementedError, match=name):
-                    await call
-
-    with asyncio.Runner(loop_factory=lambda: aioxide.EventLoop(driver=driver)) as runner:
-        runner.run(main())

@@ -11,6 +11,7 @@ mod flow_control;
 mod protocol;
 mod reading;
 pub mod scratch;
+mod sendfile;
 pub mod stream;
 pub mod tls;
 mod write_queue;

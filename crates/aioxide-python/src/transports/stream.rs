@@ -314,6 +314,7 @@ impl StreamTransport {
         Self::stop_reading(slf)?;
         Self::discard_writes(slf)?;
         Self::enter(slf, Phase::Lost);
+        Self::tell_no_more_room(slf, error.as_ref())?;
         Self::schedule(slf, Event::ConnectionLost(error))
     }
 
@@ -412,6 +413,36 @@ impl StreamTransport {
     #[getter]
     fn _start_tls_compatible(&self) -> bool {
         self.kind == Kind::Socket
+    }
+
+    /// How `loop.sendfile` treats the transport.
+    #[getter]
+    fn _sendfile_compatible<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let mode = if self.kind == Kind::Socket { "TRY_NATIVE" } else { "UNSUPPORTED" };
+        py.import("asyncio.constants")?.getattr("_SendfileMode")?.getattr(mode)
+    }
+
+    /// Whether the protocol was asked to pause writing; asyncio's `sendfile` fallback asks.
+    #[getter]
+    fn _protocol_paused(&self) -> bool {
+        self.writing.marks.protocol_paused
+    }
+
+    /// A file is to be sent: refuse to write anything else until `_end_file`.
+    fn _begin_file(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::check_thread(slf)?;
+        Self::begin_file(slf)
+    }
+
+    /// Set the result of a future when everything written before has left and the kernel takes more; its exception
+    /// when the connection is lost.
+    fn _await_room(slf: &Bound<'_, Self>, waiter: Py<PyAny>) -> PyResult<()> {
+        Self::await_room(slf, waiter)
+    }
+
+    /// The file was sent, or will not be.
+    fn _end_file(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::end_file(slf)
     }
 
     /// The loop that the transport belongs to.
@@ -560,12 +591,14 @@ impl StreamTransport {
             visit.call(object)?;
         }
         visit.call(&self.extra.dictionary)?;
+        visit.call(self.writing.file.waiter())?;
         visit.call(&self.server)
     }
 
     fn __clear__(&mut self) {
         // Taken first and dropped last: dropping may run code that looks at this transport.
-        let taken = (self.protocol.take(), self.server.take(), self.extra.dictionary.take());
+        let waiter = self.writing.file.take_waiter();
+        let taken = (self.protocol.take(), self.server.take(), self.extra.dictionary.take(), waiter);
         drop(taken);
     }
 }

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 
 use super::flow_control::WaterMarks;
 use super::reading::is_not_ready;
+use super::sendfile::FileInProgress;
 use super::stream::{Event, Kind, Phase, StreamTransport, after_eof};
 use super::write_queue::{Data, WriteQueue};
 use crate::error::os_error;
@@ -44,6 +45,8 @@ pub struct WriteSide {
     /// Whether write_eof() was called.
     eof: bool,
     pub marks: WaterMarks,
+    /// The file that is sent between writes.
+    pub file: FileInProgress,
     writes_after_loss: u32,
 }
 
@@ -62,6 +65,11 @@ enum Operation {
 impl WriteSide {
     /// Whether everything has left.
     pub fn is_empty(&self) -> bool {
+        self.is_at_rest() && !self.file.is_active()
+    }
+
+    /// Whether everything that was written has left; a file may still be on its way.
+    pub fn is_at_rest(&self) -> bool {
         self.size == 0 && self.operation == Operation::Idle
     }
 
@@ -84,6 +92,7 @@ impl StreamTransport {
         if slf.borrow().writing.eof && slf.borrow().kind == Kind::Socket {
             return Err(after_eof());
         }
+        slf.borrow().writing.file.check()?;
         if data.len() == 0 {
             return Ok(());
         }
@@ -100,6 +109,7 @@ impl StreamTransport {
         if slf.borrow().writing.eof && slf.borrow().kind == Kind::Socket {
             return Err(after_eof());
         }
+        slf.borrow().writing.file.check()?;
         let lines = lines.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let pieces = lines.iter().map(Data::of).collect::<PyResult<Vec<_>>>()?;
         if pieces.iter().all(|piece| piece.len() == 0) || !Self::accepts_writes(slf)? {
@@ -277,7 +287,7 @@ impl StreamTransport {
         }
     }
 
-    fn wait_for_room(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub(super) fn wait_for_room(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let (event_loop, descriptor) = {
             let transport = slf.borrow();
@@ -338,7 +348,26 @@ impl StreamTransport {
             }
             transport.writing.operation = Operation::Idle;
         }
-        Self::write_out(slf)
+        Self::write_out(slf)?;
+        Self::tell_of_room(slf)
+    }
+
+    /// Ask no longer for room that nothing is there to fill.
+    pub(super) fn stop_waiting_for_nothing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (token, event_loop) = {
+            let mut transport = slf.borrow_mut();
+            let event_loop = transport.event_loop.clone_ref(slf.py());
+            let writing = &mut transport.writing;
+            let Operation::Waiting(token) = writing.operation else { return Ok(()) };
+            if !writing.queue.is_empty() {
+                return Ok(());
+            }
+            writing.operation = Operation::Idle;
+            (token, event_loop)
+        };
+        let interest = event_loop.get().with_core(|core| core.cancel(token))?;
+        drop(interest);
+        Ok(())
     }
 
     /// The driver could not send.
@@ -356,8 +385,9 @@ impl StreamTransport {
     }
 
     /// Everything has left: go on with what waited for that.
-    fn after_sending(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub(super) fn after_sending(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::resume_protocol_if_drained(slf)?;
+        Self::tell_of_room(slf)?;
         let (phase, eof, kind, is_empty) = {
             let transport = slf.borrow();
             let writing = &transport.writing;
