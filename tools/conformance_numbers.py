@@ -4,6 +4,7 @@
     python tools/conformance_numbers.py                       # rows for this interpreter
     python tools/conformance_numbers.py --update              # the same, and into docs/compatibility.md
     python tools/conformance_numbers.py --loops asyncio,uvloop
+    python tools/conformance_numbers.py --left-out            # what is not run, and why
 
 Every class in scope runs (tests/conformance/scope.py), each in a process of its own, with no list of expected
 failures: a number counts what happened. `differ` counts the tests that asyncio passes and the loop does not.
@@ -68,6 +69,15 @@ def update(rows: list[str]) -> None:
     PAGE.write_text(before + "\n".join(lines) + after, encoding="utf-8")
 
 
+def print_left_out(classes: list[tuple[str, str]]) -> None:
+    """Print every class and every single test of this interpreter's suite that is not counted, and why."""
+    for module, name in classes:
+        if reason := scope.reason_excluded(module, name):
+            print(f"{module}.{name}: {reason}")
+    for test, reason in scope.EXCLUDED_TESTS.items():
+        print(f"{test}: {reason}")
+
+
 def key(line: str) -> tuple[str, str]:
     """Return what a line of the table speaks of: (Python, loop)."""
     _, python, loop, *_ = (cell.strip() for cell in line.split("|"))
@@ -86,10 +96,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--loops", default="asyncio,uring,epoll", help="separated by commas")
     parser.add_argument("--update", action="store_true", help="write the rows into docs/compatibility.md")
+    parser.add_argument("--left-out", action="store_true", help="print what is not run, and why; run nothing")
     arguments = parser.parse_args()
-    classes = [entry for entry in supervisor.list_classes() if scope.reason_excluded(*entry) is None]
-    if not classes:
+    known = supervisor.list_classes()
+    if not known:
         parser.exit(1, "this interpreter comes without CPython's tests (on Debian: libpython3-testsuite)\n")
+    if arguments.left_out:
+        print_left_out(known)
+        return
+    classes = [entry for entry in known if scope.reason_excluded(*entry) is None]
     reference = run("asyncio", None, classes)
     passed = [test for test, outcome in reference.items() if outcome == "passed"]
     rows = []

@@ -49,6 +49,7 @@ EXCLUDED_TESTS: dict[str, str] = {
     "test_base_events.BaseEventLoopWithSelectorTests.test_create_datagram_endpoint_sock_unix": INTERNALS,
     "test_base_events.BaseEventLoopWithSelectorTests.test_create_server_soreuseport_only_defined": INTERNALS,
     "test_base_events.BaseEventLoopWithSelectorTests.test_log_slow_callbacks": INTERNALS,
+    "test_sslproto.SslProtoHandshakeTests.test_connection_lost_when_busy": INTERNALS,
     "test_events.EPollEventLoopTests.test_internal_fds": INTERNALS,
     "test_events.EPollEventLoopTests.test_timeout_rounding": INTERNALS,
     "test_unix_events.SelectorEventLoopUnixSocketTests.test_create_unix_server_bind_error": INTERNALS,
