@@ -140,3 +140,6 @@ async def test_a_worker_in_a_process_of_its_own(loop: asyncio.AbstractEventLoop)
         remote = await client.scatter(BLOB, hash=False)
         assert await client.gather(remote) == BLOB
         assert await client.gather(client.map(abs, range(-100, 0))) == list(range(100, 0, -1))
+    # Threads of its own close the pipes to the worker's process.
+    while any(thread.name.startswith("AsyncProcess") for thread in threading.enumerate()):
+        await asyncio.sleep(0.005)
