@@ -16,7 +16,6 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import tempfile
 import time
@@ -39,7 +38,10 @@ class Service:
     host: str
     port: int
     unix_socket: str
-    directory: Path
+    # What a client must trust to speak TLS with it; None where it does not speak TLS.
+    certificate: Path | None
+    # PostgreSQL speaks it on the same port.
+    tls_port: int
 
 
 @contextlib.contextmanager
@@ -50,23 +52,31 @@ def redis_server(*settings: str) -> Iterator[Service]:
         raise Unavailable("there is no redis-server: tools/prepare_redis.sh installs it")
     with temporary_directory("redis") as directory:
         unix_socket = str(directory / "redis.sock")
+        certificate = _certificate(directory, None) if _redis_speaks_tls(executable) else None
+        tls_port = _free_port() if certificate else 0
+        options = {"--bind": "127.0.0.1", "--unixsocket": unix_socket, "--dir": str(directory)}
+        options |= {"--save": "", "--appendonly": "no"}
+        if certificate:
+            key = str(directory / "server.key")
+            options |= {
+                "--tls-port": str(tls_port),
+                "--tls-cert-file": str(certificate),
+                "--tls-key-file": key,
+            }
+            options |= {"--tls-ca-cert-file": str(certificate), "--tls-auth-clients": "no"}
 
         def command(port: int) -> list[str]:
-            listen = ["--bind", "127.0.0.1", "--port", str(port), "--unixsocket", unix_socket]
-            return [
-                executable,
-                *listen,
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--dir",
-                str(directory),
-                *settings,
-            ]
+            words = [word for option in options.items() for word in option]
+            return [executable, "--port", str(port), *words, *settings]
 
         with running(command, directory, end_signal=signal.SIGTERM, is_ready=_redis_answers) as port:
-            yield Service("127.0.0.1", port, unix_socket, directory)
+            yield Service("127.0.0.1", port, unix_socket, certificate, tls_port)
+
+
+def _redis_speaks_tls(executable: str) -> bool:
+    """Tell whether the server was built with TLS: then it fails for want of a port, else at the option."""
+    asked = [executable, "--port", "0", "--save", "", "--tls-auth-clients", "no"]
+    return "not listen anywhere" in subprocess.run(asked, capture_output=True, text=True, cwd="/").stdout
 
 
 def _redis_answers(port: int) -> bool:
@@ -84,7 +94,7 @@ def postgresql_server() -> Iterator[Service]:
         data = directory / "data"
         initialise = [programs / "initdb", "-D", data, "-U", "tester", "--auth=trust", "--encoding=UTF8"]
         _run([*initialise, "--locale=C", "--no-sync", "--no-instructions"], account)
-        tls = _certificate(directory, account)
+        certificate = _certificate(directory, account)
         settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(directory),
@@ -93,7 +103,7 @@ def postgresql_server() -> Iterator[Service]:
             "full_page_writes": "off",
             "max_connections": "50",
             "shared_buffers": "16MB",
-            "ssl": "on" if tls else "off",
+            "ssl": "on" if certificate else "off",
             "ssl_cert_file": str(directory / "server.crt"),
             "ssl_key_file": str(directory / "server.key"),
         }
@@ -110,7 +120,7 @@ def postgresql_server() -> Iterator[Service]:
         with running(
             command, directory, end_signal=signal.SIGINT, is_ready=is_ready, account=account
         ) as port:
-            yield Service("127.0.0.1", port, str(directory), directory)
+            yield Service("127.0.0.1", port, str(directory), certificate, port)
 
 
 def postgresql_programs() -> Path:
@@ -135,25 +145,17 @@ def _unprivileged_account() -> str | None:
     raise Unavailable("PostgreSQL does not run as root, and there is no account `postgres` or `nobody`")
 
 
-def _certificate(directory: Path, account: str | None) -> bool:
-    """Make a self-signed certificate for `localhost`; tell whether it could be made."""
+def _certificate(directory: Path, account: str | None) -> Path | None:
+    """Make a self-signed certificate for the loopback, and its key; None without the program to make it."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        return False
+        return None
     request = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     names = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     files = ["-keyout", directory / "server.key", "-out", directory / "server.crt"]
     _run([*request, *names, *files], account)
     (directory / "server.key").chmod(0o600)
-    return True
-
-
-def client_context(service: Service) -> ssl.SSLContext:
-    """Make a context that trusts the server's certificate and nothing else."""
-    certificate = service.directory / "server.crt"
-    if not certificate.exists():
-        raise Unavailable("there is no openssl program to make a certificate with")
-    return ssl.create_default_context(cafile=certificate)
+    return directory / "server.crt"
 
 
 @contextlib.contextmanager

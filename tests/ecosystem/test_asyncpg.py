@@ -7,6 +7,7 @@ import datetime
 import decimal
 import io
 import json
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,11 +30,16 @@ def server() -> Iterator[Service]:
         pytest.skip(str(reason))
 
 
-@pytest.fixture(params=["TCP", "Unix"])
+@pytest.fixture(params=["TCP", "Unix", "TLS"])
 def options(request: pytest.FixtureRequest, server: Service) -> dict[str, Any]:
-    """Say how to connect."""
-    host = server.host if request.param == "TCP" else server.unix_socket
-    return {"host": host, "port": server.port, "user": "tester", "database": "postgres", "ssl": False}
+    """Say how to connect. PostgreSQL starts TLS on a connection that has begun without."""
+    host = server.unix_socket if request.param == "Unix" else server.host
+    context: ssl.SSLContext | bool = False
+    if request.param == "TLS":
+        if server.certificate is None:
+            pytest.skip("there is no openssl program to make a certificate with")
+        context = ssl.create_default_context(cafile=server.certificate)
+    return {"host": host, "port": server.port, "user": "tester", "database": "postgres", "ssl": context}
 
 
 @asynccontextmanager

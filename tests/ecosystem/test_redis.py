@@ -39,9 +39,19 @@ async def connected_by_unix_socket(server: Service) -> AsyncIterator[Any]:
         yield client
 
 
-@pytest.fixture(params=["TCP", "Unix"])
+@asynccontextmanager
+async def connected_by_tls(server: Service) -> AsyncIterator[Any]:
+    options = {"ssl": True, "ssl_ca_certs": str(server.certificate), "decode_responses": True}
+    async with redis.Redis(host=server.host, port=server.tls_port, **options) as client:
+        await client.flushall()
+        yield client
+
+
+@pytest.fixture(params=[connected, connected_by_unix_socket, connected_by_tls], ids=["TCP", "Unix", "TLS"])
 def connect(request: pytest.FixtureRequest, server: Service) -> Any:
-    return lambda: connected(server) if request.param == "TCP" else connected_by_unix_socket(server)
+    if request.param is connected_by_tls and server.certificate is None:
+        pytest.skip("there is no openssl program, or redis-server was built without TLS")
+    return lambda: request.param(server)
 
 
 async def test_values_of_every_kind(loop: asyncio.AbstractEventLoop, connect: Any) -> None:
