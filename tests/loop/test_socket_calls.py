@@ -269,6 +269,47 @@ async def test_an_empty_datagram_is_a_datagram(loop, datagrams):
     first, second = datagrams
     assert await loop.sock_sendto(first, b"", second.getsockname()) == 0
     assert await loop.sock_recvfrom(second, 100) == (b"", first.getsockname())
+    receiving = asyncio.create_task(loop.sock_recvfrom_into(second, bytearray(10)))
+    await asyncio.sleep(0)
+    assert await loop.sock_sendto(first, b"", second.getsockname()) == 0
+    assert await receiving == (0, first.getsockname())
+    receiving = asyncio.create_task(loop.sock_recv(second, 10))
+    await asyncio.sleep(0)
+    assert await loop.sock_sendto(first, b"", second.getsockname()) == 0
+    assert await receiving == b""
+
+
+async def test_datagrams_of_a_connected_socket(loop, datagrams):
+    first, second = datagrams
+    await loop.sock_connect(first, second.getsockname())
+    await loop.sock_sendall(first, b"question")
+    assert await loop.sock_recv(second, 100) == b"question"
+    second.sendto(b"answer", first.getsockname())
+    assert await loop.sock_recvfrom(first, 100) == (b"answer", second.getsockname())
+
+
+async def test_what_the_network_answers_to_a_datagram(loop, datagrams):
+    first, second = datagrams
+    with pytest.raises(OSError, match="too long"):
+        await loop.sock_sendto(first, bytes(65508), second.getsockname())
+    await loop.sock_connect(first, second.getsockname())
+    receiving = asyncio.create_task(loop.sock_recvfrom(first, 100))
+    await asyncio.sleep(0)
+    second.close()
+    first.send(b"x")
+    with pytest.raises(ConnectionRefusedError):
+        await receiving
+
+
+async def test_a_cancelled_recvfrom_takes_no_datagram(loop, datagrams):
+    first, second = datagrams
+    receiving = asyncio.create_task(loop.sock_recvfrom(second, 100))
+    await asyncio.sleep(0)
+    first.sendto(b"x", second.getsockname())
+    receiving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await receiving
+    assert await loop.sock_recvfrom(second, 100) == (b"x", first.getsockname())
 
 
 async def test_a_thousand_datagrams_keep_their_borders(loop, datagrams):

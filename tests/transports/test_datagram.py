@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import peers
 import pytest
@@ -559,6 +559,20 @@ async def test_a_large_unix_datagram_arrives_whole(loop, tmp_path):
                 assert await local.datagrams(5) == [data] * 5
 
 
+async def test_a_datagram_beyond_asyncios_limit_is_cut(loop, tmp_path):
+    ours = str(tmp_path / "ours")
+    data = bytes(range(256)) * 1200
+    async with endpoint(family=socket.AF_UNIX, local_addr=ours) as local:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            try:
+                other.sendto(data, ours)
+            except OSError as error:
+                pytest.skip(f"the kernel sends no datagram of {len(data)} bytes: {error}")
+            other.sendto(b"next", ours)
+            assert await local.datagrams(2) == [data[: 256 * 1024], b"next"]
+
+
 async def test_an_address_family_that_only_the_socket_module_knows(loop):
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
@@ -819,6 +833,57 @@ async def test_names_are_resolved(loop):
                     local.transport.sendto(b"x", address)
             await asyncio.sleep(0)
             assert [other.recv(100) for _ in range(4)] == [b"x"] * 4
+
+
+class Address(NamedTuple):
+    host: Any
+    port: int
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        LOCALHOST,
+        "127.1",
+        "0x7f000001",
+        "127.000.000.001",
+        "2130706433",
+        "",
+        b"127.0.0.1",
+        bytearray(b"127.1"),
+    ],
+)
+async def test_every_spelling_of_an_address(loop, host):
+    with peer() as other:
+        async with endpoint(local_addr=(LOCALHOST, 0)) as local:
+            for _ in range(2):
+                local.transport.sendto(b"x", Address(host, other.getsockname()[1]))
+            await asyncio.sleep(0)
+            assert [other.recv(100), other.recv(100)] == [b"x", b"x"]
+
+
+@pytest.mark.parametrize("rest", [(), (0,), (0xFFFFF,), (0, 0), (0, 1)])
+@pytest.mark.parametrize("host", ["::1", "0:0:0:0:0:0:0:1", "::0.0.0.1", "::1%lo", "ip6-localhost"])
+async def test_every_spelling_of_an_ipv6_address(loop, host, rest):
+    try:
+        socket.getaddrinfo(host, 9, socket.AF_INET6)
+    except socket.gaierror as error:
+        pytest.skip(f"{host} is unknown here: {error}")
+    with peer(socket.AF_INET6, "::1") as other:
+        async with endpoint(local_addr=("::1", 0)) as local:
+            for _ in range(2):
+                local.transport.sendto(b"x", (host, other.getsockname()[1], *rest))
+            await asyncio.sleep(0)
+            assert [other.recv(100), other.recv(100)] == [b"x", b"x"]
+
+
+@pytest.mark.parametrize("rest", [(0x100000,), (-1,), (0, 0, 0), ("0",), (0, "lo")])
+async def test_wrong_numbers_of_an_ipv6_address_close_the_transport(loop, reported, rest):
+    async with endpoint(local_addr=("::1", 0)) as local:
+        local.transport.sendto(b"x", ("::1", 9, *rest))
+        assert isinstance(await local.lost, OverflowError if len(rest) == 1 and rest != ("0",) else TypeError)
+    assert len(reported) == 1
+    reported.clear()
 
 
 async def test_a_name_that_is_none_is_an_error_of_the_network(loop):
