@@ -59,6 +59,9 @@ class Tls(NativeLoop):
             made.cancel()
             resumed.cancel()
             raise
+        finally:
+            # It keeps its exception, the exception's traceback this frame, and this frame the transport.
+            del waiter
         return tls
 
 

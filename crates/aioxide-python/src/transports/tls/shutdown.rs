@@ -11,28 +11,39 @@ use super::transport::{Phase, TlsTransport};
 impl TlsTransport {
     /// Begin to close.
     pub(super) fn start_shutdown(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let (phase, seconds) = {
+        let (phase, is_limited) = {
             let mut connection = slf.borrow_mut();
             connection.closed = true;
-            match connection.phase {
-                Phase::Handshake | Phase::Wrapped => {}
-                // After an end of file nothing limits the flushing until the user wants it over.
-                Phase::Flushing if connection.timer.is_none() => {}
-                Phase::Unwrapped | Phase::Flushing | Phase::Shutdown => return Ok(()),
-            }
-            (connection.phase, connection.shutdown_timeout)
+            (connection.phase, connection.timer.is_some())
         };
-        if phase == Phase::Handshake {
-            return Self::abort_for(slf, None);
+        match phase {
+            Phase::Handshake => Self::abort_for(slf, None),
+            Phase::Wrapped => {
+                slf.borrow_mut().phase = Phase::Flushing;
+                Self::finish_flushing(slf)
+            }
+            // The peer ended first, while reading was paused.
+            Phase::Flushing if !is_limited => Self::finish_flushing(slf),
+            Phase::Unwrapped | Phase::Flushing | Phase::Shutdown => Ok(()),
         }
-        slf.borrow_mut().phase = Phase::Flushing;
-        Self::start_timer(slf, seconds, intern!(py, "_shutdown_timed_out"))?;
-        Self::finish_flushing(slf)
+    }
+
+    /// See to it that the end takes no longer than the user allows, whichever side began it: a peer that says
+    /// nothing or reads nothing would delay it for ever.
+    fn limit_shutdown(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let seconds = {
+            let connection = slf.borrow();
+            if connection.timer.is_some() {
+                return Ok(());
+            }
+            connection.shutdown_timeout
+        };
+        Self::start_timer(slf, seconds, intern!(slf.py(), "_shutdown_timed_out"))
     }
 
     /// Hand on what came, encipher what waits, and say goodbye once nothing does.
     pub(super) fn finish_flushing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::limit_shutdown(slf)?;
         Self::read_available(slf)?;
         if slf.borrow().phase != Phase::Flushing {
             return Ok(());
@@ -67,7 +78,7 @@ impl TlsTransport {
         }
         Self::send_outgoing(slf)?;
         Self::tell_eof(slf)?;
-        Self::cancel_timer(slf)?;
+        // The timer stays: the transport below first sends what it has.
         let Some(lower) = Self::lower(slf) else { return Ok(()) };
         let (event_loop, _) = Self::parts(slf);
         let close = lower.object(py).getattr(intern!(py, "close"))?;
