@@ -2,9 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
+use pyo3::{PyTraverseError, intern};
 
 use crate::event_loop::EventLoop;
 use crate::event_loop::servers::Listener;
@@ -18,6 +18,8 @@ use crate::transports::stream::{Event, StreamTransport};
 pub enum Callback {
     /// What `call_soon` or a watcher was given.
     Handle(Py<Handle>),
+    /// What `call_soon_threadsafe` was given, in asyncio's own handle (see [`EventLoop::schedule_threadsafe`]).
+    ThreadsafeHandle(Py<PyAny>),
     /// A timer that expired.
     Timer(Py<TimerHandle>),
     /// A timer that another thread set, to be entered into the heap.
@@ -54,6 +56,7 @@ impl Callback {
         let py = event_loop.py();
         match self {
             Self::Handle(handle) => Handle::run(handle.bind(py), event_loop),
+            Self::ThreadsafeHandle(handle) => handle.call_method0(py, intern!(py, "_run")).map(drop),
             Self::Timer(handle) => TimerHandle::run(handle.bind(py), event_loop),
             Self::SetTimer(handle) => {
                 EventLoop::schedule_timer(event_loop, handle);
@@ -85,6 +88,7 @@ impl Callback {
                 visit.call(handle)?;
                 look_through(handle, |handle| handle.record().traverse(visit))
             }
+            Self::ThreadsafeHandle(handle) => visit.call(handle),
             Self::Timer(handle) | Self::SetTimer(handle) => {
                 visit.call(handle)?;
                 look_through(handle, |handle| handle.record().traverse(visit))
@@ -115,13 +119,14 @@ impl Callback {
 
     /// Whether the user has a handle of it.
     pub fn is_handle(&self) -> bool {
-        matches!(self, Self::Handle(_) | Self::Timer(_))
+        matches!(self, Self::Handle(_) | Self::ThreadsafeHandle(_) | Self::Timer(_))
     }
 
     /// The object that stands for this entry in reports about slow callbacks.
     pub fn describe(&self, py: Python<'_>) -> Py<PyAny> {
         match self {
             Self::Handle(handle) => handle.clone_ref(py).into_any(),
+            Self::ThreadsafeHandle(handle) => handle.clone_ref(py),
             Self::Timer(handle) | Self::SetTimer(handle) => handle.clone_ref(py).into_any(),
             Self::TaskStep { step, .. } => step.clone_ref(py),
             Self::TaskWakeup { wakeup, .. } => wakeup.clone_ref(py),

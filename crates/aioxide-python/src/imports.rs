@@ -14,6 +14,8 @@ pub struct Imports {
     pub task: Py<PyAny>,
     /// `asyncio.Handle`, whose instances our handles claim to be.
     pub handle: Py<PyAny>,
+    /// asyncio's own handle of `call_soon_threadsafe`, which Python 3.14 and later have.
+    pub threadsafe_handle: Option<Py<PyAny>>,
     /// `asyncio.TimerHandle`.
     pub timer_handle: Py<PyAny>,
     /// `asyncio.transports._FlowControlMixin`, a subclass of `asyncio.Transport` that asyncio looks for.
@@ -87,6 +89,10 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             future: name("Future")?,
             task: name("Task")?,
             handle: name("Handle")?,
+            threadsafe_handle: py
+                .import("asyncio.events")?
+                .getattr_opt("_ThreadSafeHandle")?
+                .map(Bound::unbind),
             timer_handle: name("TimerHandle")?,
             flow_control_mixin: py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.unbind(),
             datagram_transport: datagram_transport(&asyncio)?,

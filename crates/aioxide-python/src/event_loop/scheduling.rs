@@ -91,13 +91,13 @@ impl FastMethod for CallSoonThreadsafe {
         if this.debug() {
             check_callback(event_loop, callback, "call_soon_threadsafe")?;
         }
-        if !this.core.is_foreign() {
-            return schedule_handle(event_loop, callback, rest, context);
+        match &imports(event_loop.py())?.threadsafe_handle {
+            Some(class) => {
+                let class = class.bind(event_loop.py());
+                EventLoop::schedule_threadsafe(event_loop, class, callback, rest, context)
+            }
+            None => schedule_handle(event_loop, callback, rest, context),
         }
-        let record = Record::new(event_loop, callback, rest, context)?;
-        let handle = new_hidden(event_loop.py(), Handle::new(record))?;
-        post(event_loop, Callback::Handle(handle.clone_ref(event_loop.py())))?;
-        Ok(handle.into_any())
     }
 }
 
@@ -260,6 +260,27 @@ impl EventLoop {
             return post(event_loop, callback);
         }
         this.with_core(|core| core.ready.push(callback))
+    }
+
+    /// Put a callback into the queue in asyncio's own handle for it, of Python 3.14 and later: a lock in it makes
+    /// who cancels it from another thread wait for the end of a callback that has begun.
+    fn schedule_threadsafe(
+        event_loop: &Bound<'_, Self>,
+        class: &Bound<'_, PyAny>,
+        callback: Borrowed<'_, '_, PyAny>,
+        arguments: &[Borrowed<'_, '_, PyAny>],
+        context: Option<Borrowed<'_, '_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = event_loop.py();
+        let arguments = PyTuple::new(py, arguments.iter().map(|argument| Bound::clone(argument)))?;
+        let handle =
+            class.call1((Bound::clone(&callback), arguments, event_loop, context.map(|c| owned(&c))))?;
+        if event_loop.get().debug() {
+            // Its last frame is of the handle's own `__init__`.
+            handle.getattr(intern!(py, "_source_traceback"))?.del_item(-1)?;
+        }
+        Self::enqueue(event_loop, Callback::ThreadsafeHandle(handle.clone().unbind()))?;
+        Ok(handle.unbind())
     }
 
     /// Enter a timer into the heap. It is forgotten silently where the loop was closed meanwhile.
