@@ -1,21 +1,67 @@
 //! Calling Python with arguments that lie in Rust memory: no tuple is built.
+//!
+//! Up to Python 3.13 a daemon thread that wants the GIL back while the interpreter ends is ended by pthread_exit(3),
+//! which unwinds its stack; that aborts the process when it comes to Rust's frames. A loop on such a thread is most
+//! likely inside a callback at that moment, so the calls here are declared to unwind, and stop the thread for good
+//! instead, as CPython itself does from 3.14 on.
 #![expect(unsafe_code, reason = "PyO3 offers vectorcall for tuples only")]
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{Borrowed, ffi};
 
+type Vectorcall = unsafe extern "C-unwind" fn(
+    *mut ffi::PyObject,
+    *const *mut ffi::PyObject,
+    usize,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
+unsafe extern "C-unwind" {
+    fn PyObject_Vectorcall(
+        callable: *mut ffi::PyObject,
+        arguments: *const *mut ffi::PyObject,
+        count: usize,
+        keyword_names: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+}
+
+/// Keeps a thread that is being ended where it is; it does not hold the GIL then.
+struct StayHere;
+
+impl Drop for StayHere {
+    fn drop(&mut self) {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Call `callable` with `positional` of the `arguments` by place and the others by the names given.
+///
+/// # Safety
+/// The arguments are pointers to live objects, the names a tuple or null; the thread is attached.
+unsafe fn vectorcall(
+    callable: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    positional: usize,
+    keyword_names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let stay = StayHere;
+    // Hidden from link-time optimisation, which would take PyO3's word that this function does not unwind.
+    let function = std::hint::black_box(PyObject_Vectorcall as Vectorcall);
+    // SAFETY: as the caller promises.
+    let result = unsafe { function(callable, arguments, positional, keyword_names) };
+    std::mem::forget(stay);
+    result
+}
+
 /// Call `callable(*arguments)` by vectorcall.
 pub fn call<'py>(callable: Borrowed<'_, 'py, PyAny>, arguments: &[Py<PyAny>]) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: `Py<PyAny>` is a transparent pointer to a live object, so the slice is an array of
     // `arguments.len()` valid object pointers; no offset flag is claimed.
     let result = unsafe {
-        ffi::PyObject_Vectorcall(
-            callable.as_ptr(),
-            arguments.as_ptr().cast(),
-            arguments.len(),
-            std::ptr::null_mut(),
-        )
+        vectorcall(callable.as_ptr(), arguments.as_ptr().cast(), arguments.len(), std::ptr::null_mut())
     };
     // SAFETY: the call returns a new reference or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
@@ -34,12 +80,7 @@ pub fn call_with_keywords<'py>(
     // SAFETY: `Borrowed` is a transparent pointer to a live object; the slice holds `positional`
     // arguments followed by one value for each keyword name, as vectorcall wants.
     let result = unsafe {
-        ffi::PyObject_Vectorcall(
-            callable.as_ptr(),
-            arguments.as_ptr().cast(),
-            positional,
-            keyword_names.as_ptr(),
-        )
+        vectorcall(callable.as_ptr(), arguments.as_ptr().cast(), positional, keyword_names.as_ptr())
     };
     // SAFETY: the call returns a new reference or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }

@@ -10,7 +10,8 @@ use pyo3::{Borrowed, intern};
 
 use super::stream::StreamTransport;
 use super::tls::transport::TlsTransport;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{EventLoop, owned};
+use crate::ffi::call;
 use crate::imports::imports;
 
 /// A protocol and how it wants its bytes.
@@ -45,9 +46,10 @@ impl StreamTransport {
             Some(protocol) => protocol.object.clone_ref(py),
             None => return Ok(py.None().into_bound(py)),
         };
+        let method = protocol.bind(py).getattr(method)?;
         match argument {
-            Some(argument) => protocol.bind(py).call_method1(method, (argument,)),
-            None => protocol.bind(py).call_method0(method),
+            Some(argument) => call::call(method.as_borrowed(), &[owned(&argument)]),
+            None => call::call(method.as_borrowed(), &[]),
         }
     }
 
