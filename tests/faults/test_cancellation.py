@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -292,6 +293,39 @@ async def test_pipes(loop, moment):
             files.callback(sink.abort)
             sink.write(b"hello")
             assert await protocol.received(5) == b"hello"
+
+    assert await interrupt_everywhere(operation, moment)
+
+
+@pytest.mark.parametrize("kind", ["transport", "socket", "fallback"])
+async def test_sendfile(loop, moment, kind, tmp_path):
+    size = 2 << 20
+    path = tmp_path / "file"
+    path.write_bytes(bytes(size))
+
+    async def send(ours, file):
+        if kind == "socket":
+            return await loop.sock_sendfile(ours, file)
+        transport, _ = await loop.create_connection(lambda: Recorder(loop), sock=ours)
+        try:
+            return await loop.sendfile(transport, file)
+        finally:
+            transport.abort()
+
+    async def operation():
+        with connected_pair() as (ours, theirs):
+            theirs.setblocking(False)
+            file = io.BytesIO(bytes(size)) if kind == "fallback" else path.open("rb")
+            with file:
+                sending = loop.create_task(send(ours.dup(), file) if kind != "socket" else send(ours, file))
+                try:
+                    received = 0
+                    while received < size:
+                        received += len(await loop.sock_recv(theirs, 1 << 18))
+                    assert await sending == size
+                finally:
+                    sending.cancel()
+                    await asyncio.gather(sending, return_exceptions=True)
 
     assert await interrupt_everywhere(operation, moment)
 
