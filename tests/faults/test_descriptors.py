@@ -134,7 +134,7 @@ def test_a_loop_without_file_descriptors_cannot_be_made(loop_factory, is_aioxide
     assert open_files() == files
 
 
-async def fails_cleanly_until_there_are_enough(operation):
+async def fails_cleanly_until_there_are_enough(operation, at_least=1):
     """Run an operation with no descriptor, one, two, ...: OSError and no leak, until it works."""
     await operation()  # what it opens once and for all
     await settle()
@@ -153,7 +153,7 @@ async def fails_cleanly_until_there_are_enough(operation):
             gc.collect()
         assert open_files() == files, f"with {count} descriptors"
         if failure is None:
-            assert count > 0, "it opened nothing"
+            assert count >= at_least, "it opened nothing"
             return
     raise failure
 
@@ -195,7 +195,8 @@ async def test_create_server(loop):
         server.close()
         await server.wait_closed()
 
-    await fails_cleanly_until_there_are_enough(operation)
+    # asyncio listens on those addresses for which it got a socket; before Python 3.13, on none.
+    await fails_cleanly_until_there_are_enough(operation, at_least=sys.version_info >= (3, 13))
 
 
 async def test_create_unix_server(loop, tmp_path):
