@@ -150,7 +150,7 @@ async def test_the_executable_may_differ_from_the_first_argument(loop):
     assert await process.communicate() == (b"/bin/bash\n", None)
 
 
-@pytest.mark.parametrize("options", [{"startupinfo": object()}, {"creationflags": 1}], ids=str)
+@pytest.mark.parametrize("options", [{"startupinfo": object()}, {"creationflags": 1}], ids=",".join)
 async def test_what_only_windows_has_is_refused(loop, options):
     with pytest.raises(ValueError, match="only supported on Windows"):
         await output_of("pass", **options)
