@@ -22,7 +22,8 @@ aioconsole = pytest.importorskip("aioconsole", reason="aioconsole cannot be had 
 LIMIT = 20.0
 
 START = """
-import asyncio, sys, warnings
+import asyncio, logging, sys, warnings
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # debug mode's slow callbacks go to standard error
 warnings.simplefilter("ignore", DeprecationWarning)  # aioconsole names what later Pythons drop
 warnings.simplefilter("ignore", ResourceWarning)  # it never closes the transports of the standard streams
 import aioconsole
