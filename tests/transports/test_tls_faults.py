@@ -9,6 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 
 import pytest
 from peers import connected_pair, receive_all, reset
@@ -109,6 +110,15 @@ async def test_a_peer_that_does_not_read_runs_into_the_shutdown_timeout(loop, si
         while not protocol.paused.is_set():
             transport.write(bytes(1 << 20))
         transport.close()
+        assert isinstance(await protocol.lost, TimeoutError)
+
+
+async def test_a_peer_that_ends_and_does_not_read_runs_into_the_shutdown_timeout(loop, side, is_aioxide):
+    if not is_aioxide and sys.version_info < (3, 14, 10):
+        pytest.skip("this asyncio waits for ever")
+    async with secured(loop, side, ssl_shutdown_timeout=0.05) as (transport, protocol, peer):
+        transport.write(bytes(1 << 25))  # more than the kernel takes
+        peer.sock.shutdown(socket.SHUT_WR)
         assert isinstance(await protocol.lost, TimeoutError)
 
 
