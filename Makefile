@@ -47,6 +47,10 @@ test-python: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest: t
 test-all: ## test-python on every CPython 3.11 or newer on this machine
 	MAKE="$(MAKE)" tools/test_all.sh
 
+test-strict: $(VENV)/.extension redis ## pytest again in asyncio's debug mode, then in Python's development mode
+	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
+	PYTHONDEVMODE=1 PYTHONWARNINGS=error::ResourceWarning $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
 bench: $(VENV)/.extension $(VENV)/.rivals ## aioxide beside asyncio, uvloop and others: a table and JSON
 	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
 
@@ -104,4 +108,4 @@ $(VENV)/.rivals: $(CREATED) tools/install_rivals.sh $(BENCH_REQUIREMENTS)
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	  cargo install --quiet --locked --root .tools cargo-deny@0.20.2
 
-.PHONY: help run test test-rust test-loom test-python test-all bench check check-rust check-python docs format clean tools redis postgresql
+.PHONY: help run test test-rust test-loom test-python test-all test-strict bench check check-rust check-python docs format clean tools redis postgresql

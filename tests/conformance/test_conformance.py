@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def reference(test_class: tuple[str, str], pytestconfig: pytest.Config) -> dict[
     sources = b"".join(
         HERE.joinpath(name).read_bytes() for name in ("runner.py", "substitute.py", "supervisor.py")
     )
-    key = hashlib.sha256(sources + sys.version.encode() + sys.prefix.encode()).hexdigest()[:16]
+    modes = f"{os.environ.get('PYTHONASYNCIODEBUG')} {os.environ.get('PYTHONDEVMODE')}"
+    identity = sources + sys.version.encode() + sys.prefix.encode() + modes.encode()
+    key = hashlib.sha256(identity).hexdigest()[:16]
     path = cache.mkdir("conformance") / f"{key}-{'.'.join(test_class)}.json"
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # two drivers may ask at once, from two workers
