@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interrupting import MOMENTS, interrupt_everywhere
 from peers import connected_pair, in_thread, receive_all, receive_exactly, reset, until_it_blocks
 from recorder import Recorder
 
@@ -47,6 +48,13 @@ async def connection(loop, *, small: bool = False) -> AsyncIterator[tuple[Any, R
         transport.abort()
         await protocol.lost
         await asyncio.sleep(0)
+
+
+def duplicate(transport: Any) -> socket.socket:
+    """Return a non-blocking socket of the transport's connection."""
+    sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    sock.setblocking(False)
+    return sock
 
 
 async def until_it_sends_no_more(loop) -> None:
@@ -116,8 +124,7 @@ async def test_files_of_memory_are_read_and_written(loop, is_aioxide, offset, co
             if on_transport:
                 sent = await loop.sendfile(transport, file, offset, count)
             else:
-                sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-                with sock:
+                with duplicate(transport) as sock:
                     sent = await loop.sock_sendfile(sock, file, offset, count)
             assert sent == len(wanted)
             async with asyncio.timeout(20):
@@ -137,7 +144,7 @@ async def test_the_fallback_sends_what_it_read(loop, is_aioxide):
         )
     received: list[bytes] = []
     async with connection(loop) as (transport, _, peer):
-        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as ours:
+        with duplicate(transport) as ours:
             taken = until_it_blocks(ours.send, bytes(4096))
         transport.set_write_buffer_limits(high=1 << 20)
         assert await loop.sendfile(transport, io.BytesIO(CONTENT[:100_000])) == 100_000
@@ -318,7 +325,7 @@ async def test_a_cancelled_file_leaves_a_connection_in_order(loop, is_aioxide, p
         async with connection(loop, small=True) as (transport, protocol, peer):
             if kind == "sock_sendfile":
                 transport.pause_reading()
-                sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+                sock = duplicate(transport)
                 sending = loop.sock_sendfile(sock, file)
             else:
                 sock = None
@@ -371,6 +378,34 @@ async def test_a_file_cancelled_behind_earlier_writes_leaves_a_connection_in_ord
                 while transport.get_write_buffer_size():
                     await asyncio.sleep(0.001)
     assert received == [bytes(8_000_000) + b"afterwards"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("on_transport", [True, False])
+async def test_a_file_cancelled_at_any_suspension_was_sent_as_far_as_its_position_says(
+    loop, is_aioxide, file, moment, on_transport
+):
+    if not is_aioxide:
+        pytest.skip("asyncio leaves the position where it was")
+    received: list[bytes] = []
+    positions = []
+    async with connection(loop, small=True) as (transport, _, peer):
+        with in_thread(lambda: received.append(receive_all(peer))), duplicate(transport) as sock:
+
+            async def operation():
+                file.seek(0)
+                try:
+                    if on_transport:
+                        await loop.sendfile(transport, file, 0, 300_000)
+                    else:
+                        await loop.sock_sendfile(sock, file, 0, 300_000)
+                finally:
+                    positions.append(file.tell())
+
+            assert await interrupt_everywhere(operation, moment)
+            assert transport.is_reading()
+            transport.write_eof()
+    assert received == [b"".join(CONTENT[:position] for position in positions)]
 
 
 async def test_a_peer_that_never_reads_holds_nobody_else(loop, file):
@@ -644,7 +679,7 @@ async def test_a_protocol_is_paused_while_the_end_of_a_file_waits(loop, is_aioxi
     if not is_aioxide:
         pytest.skip("asyncio resumes a protocol that it did not pause")
     async with connection(loop) as (transport, protocol, peer):
-        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as ours:
+        with duplicate(transport) as ours:
             taken = until_it_blocks(ours.send, bytes(4096))
         transport.set_write_buffer_limits(high=1000, low=0)
         assert await loop.sendfile(transport, io.BytesIO(bytes(5000))) == 5000
@@ -659,7 +694,7 @@ async def test_a_paused_protocol_stays_paused_until_there_is_room(loop, is_aioxi
         pytest.skip("asyncio resumes a protocol that has to wait")
     async with connection(loop) as (transport, protocol, peer):
         transport.set_write_buffer_limits(high=1000, low=0)
-        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as ours:
+        with duplicate(transport) as ours:
             taken = until_it_blocks(ours.send, bytes(4096))
         transport.write(bytes(2000))
         assert protocol.calls == ["connection_made", "pause_writing"]
