@@ -97,6 +97,12 @@ async def test_every_use_of_the_loop_is_refused_in_the_child(loop, is_aioxide):
     loop.add_reader(near, watched.set)
     timer = loop.call_later(1000, int)
     transport = writer.transport
+    datagrams, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0), remote_addr=("127.0.0.1", 9)
+    )
+    pipe_reader, pipe_writer = os.pipe()
+    read_pipe = os.fdopen(pipe_reader, "rb")
+    pipe, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(pipe_writer, "wb"))
     uses: dict[str, Callable[[], object]] = {
         "run_forever": loop.run_forever,
         "run_until_complete": lambda: loop.run_until_complete(loop.create_future()),
@@ -124,6 +130,14 @@ async def test_every_use_of_the_loop_is_refused_in_the_child(loop, is_aioxide):
         "abort": transport.abort,
         "pause_reading": transport.pause_reading,
         "server": server.close,
+        "sendto": lambda: datagrams.sendto(b"from the child"),
+        "close of datagrams": datagrams.close,
+        "write to a pipe": lambda: pipe.write(b"from the child"),
+        "close of a pipe": pipe.close,
+        "create_datagram_endpoint": lambda: drive(
+            loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        ),
+        "connect_read_pipe": lambda: drive(loop.connect_read_pipe(asyncio.Protocol, read_pipe)),
     }
 
     def use_the_loop() -> dict[str, str]:
@@ -153,6 +167,11 @@ async def test_every_use_of_the_loop_is_refused_in_the_child(loop, is_aioxide):
     far.close()
     assert not timer.cancelled()
     timer.cancel()
+    datagrams.close()
+    pipe.close()
+    await asyncio.sleep(0.001)
+    assert read_pipe.read() == b""
+    read_pipe.close()
     await close_all(server, writer)
 
 
