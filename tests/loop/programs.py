@@ -1,0 +1,31 @@
+"""Programs in processes of their own, for what a test cannot do to the process it runs in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+SELECT_LOOP = """
+import asyncio, os, signal, sys, threading, time
+name = sys.argv[1]
+if name == "asyncio":
+    factory = asyncio.SelectorEventLoop
+else:
+    import aioxide, functools
+    factory = functools.partial(aioxide.EventLoop, driver=name)
+"""
+
+
+def run_program(
+    loop_name: str, body: str, *options: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `body` with interpreter options and environment variables; `factory` makes the loop."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", SELECT_LOOP + textwrap.dedent(body), loop_name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | variables,
+    )
