@@ -117,7 +117,7 @@ impl FastMethod for CallLater {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
         let when = now() + positional[0].extract::<f64>()?;
-        set_timer(event_loop, when, positional[1], &positional[2..], context, "call_later")
+        set_timer(event_loop, when, positional[1], &positional[2..], context)
     }
 }
 
@@ -137,7 +137,7 @@ impl FastMethod for CallAt {
             return Err(PyTypeError::new_err("when cannot be None"));
         }
         let when = positional[0].extract::<f64>()?;
-        set_timer(event_loop, when, positional[1], &positional[2..], context, "call_at")
+        set_timer(event_loop, when, positional[1], &positional[2..], context)
     }
 }
 
@@ -331,14 +331,14 @@ fn set_timer(
     callback: Borrowed<'_, '_, PyAny>,
     arguments: &[Borrowed<'_, '_, PyAny>],
     context: Option<Borrowed<'_, '_, PyAny>>,
-    method: &str,
 ) -> PyResult<Py<PyAny>> {
     let py = event_loop.py();
     let this = event_loop.get();
     this._check_closed()?;
     if this.debug() {
         event_loop.call_method0(intern!(py, "_check_thread"))?;
-        check_callback(event_loop, callback, method)?;
+        // asyncio names call_at() for both.
+        check_callback(event_loop, callback, "call_at")?;
     }
     let record = Record::new(event_loop, callback, arguments, context)?;
     let handle = new_hidden(py, TimerHandle::new(record, when))?;
