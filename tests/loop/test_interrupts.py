@@ -19,7 +19,7 @@ def press(signum=signal.SIGINT):
         "asyncio.to_thread(gate.wait)",
         "loop.sock_recv(near, 1)",
         "loop.sock_accept(listener)",
-        "(await asyncio.create_subprocess_exec('sleep', '100')).wait()",
+        "(await asyncio.create_subprocess_exec('sleep', '10', **quiet)).wait()",
         "(await asyncio.start_server(print, '127.0.0.1', 0)).serve_forever()",
         "asyncio.gather(spin(), spin(), asyncio.sleep(100))",
         "asyncio.wait_for(asyncio.Event().wait(), 100)",
@@ -32,6 +32,7 @@ def test_it_cancels_whatever_the_main_task_awaits(loop_name, loop_factory, activ
         + f"""
 import socket
 gate = threading.Event()
+quiet = dict(stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
 async def spin():
     while True:
         await asyncio.sleep(0)
