@@ -4,10 +4,13 @@
 //! `stream` serves TCP and Unix sockets and both ends of pipes; how they differ is written in [`stream::Kind`].
 //! `tls` is both a protocol of such a transport and a transport itself.
 
+mod closing;
 pub mod datagram;
+mod delivery;
 mod descriptor;
 mod extra;
 mod flow_control;
+mod lifetime;
 mod protocol;
 mod reading;
 pub mod scratch;

@@ -15,8 +15,6 @@ use std::collections::VecDeque;
 use std::io;
 
 use aioxide_driver::{Buffer, Op, Outcome, Token, sys};
-use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -24,7 +22,6 @@ use super::stream::{Event, Kind, Phase, StreamTransport};
 use super::tls::transport::TlsTransport;
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
-use crate::ffi::buffer::Contiguous;
 
 /// So many full buffers in a row, and the connection moves to readiness.
 const FULL_BUFFERS_TO_LEAVE: u32 = 8;
@@ -42,9 +39,9 @@ pub struct ReadSide {
     /// Whether the user paused reading.
     pub paused: bool,
     /// Whether the end of file was seen.
-    ended: bool,
+    pub ended: bool,
     /// What came while reading was paused; an empty entry is the end of file.
-    held: VecDeque<Vec<u8>>,
+    pub held: VecDeque<Vec<u8>>,
     /// How reading failed while it was paused, after what is held.
     failure: Option<io::Error>,
     /// Whether this connection reads large messages.
@@ -150,7 +147,7 @@ impl StreamTransport {
     }
 
     /// End the current operation; the next one may differ.
-    fn suspend_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub(super) fn suspend_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (operation, event_loop) = {
             let transport = slf.borrow();
             (transport.reading.operation, transport.event_loop.clone_ref(slf.py()))
@@ -366,19 +363,6 @@ impl StreamTransport {
         if returns { Self::start_reading(slf).and(delivered) } else { delivered }
     }
 
-    /// The protocol, where it is our TLS.
-    fn tls_protocol<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, TlsTransport>> {
-        let transport = slf.borrow();
-        let protocol = transport.protocol.as_ref().filter(|protocol| protocol.tls)?;
-        protocol.object.bind(slf.py()).cast::<TlsTransport>().ok().cloned()
-    }
-
-    /// End the connection for an error of TLS's own.
-    fn fail_for_protocol(slf: &Bound<'_, Self>, result: PyResult<()>) -> PyResult<()> {
-        let Err(error) = result else { return Ok(()) };
-        Self::fail(slf, error, "Fatal error: protocol.buffer_updated() call failed.")
-    }
-
     fn read_into_protocol(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (descriptor, kind) = {
             let transport = slf.borrow();
@@ -423,127 +407,6 @@ impl StreamTransport {
         reading.streak = 0;
         reading.large = false;
         true
-    }
-
-    /// Give bytes to the protocol; none at all is the end of file.
-    fn deliver(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<()> {
-        let mut rest = data;
-        loop {
-            // Each piece may be answered with another protocol, of the other kind.
-            let (buffered, tls) = {
-                let transport = slf.borrow();
-                let protocol = transport.protocol.as_ref();
-                let buffered = protocol.is_some_and(|protocol| protocol.buffered);
-                (buffered, protocol.is_some_and(|protocol| protocol.tls))
-            };
-            if tls
-                && !rest.is_empty()
-                && let Some(tls) = Self::tls_protocol(slf)
-            {
-                return Self::fail_for_protocol(slf, TlsTransport::handle_data(&tls, rest));
-            }
-            if !buffered || rest.is_empty() {
-                return Self::deliver_bytes(slf, PyBytes::new(slf.py(), rest));
-            }
-            let Some(mut memory) = Self::protocol_memory(slf)? else { return Ok(()) };
-            let copied = memory.write(|memory| {
-                let length = memory.len().min(rest.len());
-                memory[..length].copy_from_slice(&rest[..length]);
-                length
-            });
-            drop(memory);
-            match copied {
-                Ok(length) => {
-                    rest = &rest[length..];
-                    let told = Self::tell_updated(slf, length);
-                    let paused = {
-                        let mut transport = slf.borrow_mut();
-                        if rest.is_empty() || transport.phase != Phase::Open {
-                            return told;
-                        }
-                        let paused = transport.reading.paused;
-                        if paused || told.is_err() {
-                            transport.reading.held.push_front(rest.to_vec());
-                        }
-                        paused
-                    };
-                    if let Err(error) = told {
-                        // It ends the loop; who runs it again gets the rest.
-                        Self::schedule(slf, Event::DeliverHeld)?;
-                        return Err(error);
-                    }
-                    if paused {
-                        return Ok(());
-                    }
-                }
-                Err(error) => {
-                    return Self::fail(slf, error, "Fatal error: protocol.get_buffer() call failed.");
-                }
-            }
-        }
-    }
-
-    fn deliver_bytes(slf: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
-        if data.as_bytes().is_empty() {
-            return Self::handle_end_of_file(slf);
-        }
-        let py = slf.py();
-        let method = intern!(py, "data_received");
-        match Self::call_protocol(slf, method, Some(data.as_any().as_borrowed())) {
-            Ok(_) => Ok(()),
-            // A pipe is read on, as by asyncio; the error is reported.
-            Err(error) if slf.borrow().kind != Kind::Socket => Err(error),
-            Err(error) => Self::fail(slf, error, "Fatal error: protocol.data_received() call failed."),
-        }
-    }
-
-    /// Ask a buffered protocol for memory; `None` where that failed and the transport was closed for it.
-    fn protocol_memory(slf: &Bound<'_, Self>) -> PyResult<Option<Contiguous>> {
-        let py = slf.py();
-        let size_hint = (-1_i32).into_pyobject(py)?;
-        let memory =
-            Self::call_protocol(slf, intern!(py, "get_buffer"), Some(size_hint.as_any().as_borrowed()))
-                .and_then(|memory| Contiguous::of(&memory))
-                .and_then(|memory| match memory.len() {
-                    0 => Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer")),
-                    _ => Ok(memory),
-                });
-        match memory {
-            Ok(memory) => Ok(Some(memory)),
-            Err(error) => {
-                Self::fail(slf, error, "Fatal error: protocol.get_buffer() call failed.")?;
-                Ok(None)
-            }
-        }
-    }
-
-    fn tell_updated(slf: &Bound<'_, Self>, length: usize) -> PyResult<()> {
-        let py = slf.py();
-        let length = length.into_pyobject(py)?;
-        let method = intern!(py, "buffer_updated");
-        match Self::call_protocol(slf, method, Some(length.as_any().as_borrowed())) {
-            Ok(_) => Ok(()),
-            Err(error) => Self::fail(slf, error, "Fatal error: protocol.buffer_updated() call failed."),
-        }
-    }
-
-    /// The peer will send no more: a socket's protocol says whether writing goes on; a pipe is over.
-    fn handle_end_of_file(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        slf.borrow_mut().reading.ended = true;
-        Self::suspend_reading(slf)?;
-        if slf.borrow().kind != Kind::Socket {
-            Self::begin_closing(slf)?;
-            return Self::call_protocol(slf, intern!(py, "eof_received"), None).map(drop);
-        }
-        let answer = Self::call_protocol(slf, intern!(py, "eof_received"), None);
-        let keeps_open = match answer.and_then(|answer| answer.is_truthy()) {
-            Ok(keeps_open) => keeps_open,
-            Err(error) => {
-                return Self::fail(slf, error, "Fatal error: protocol.eof_received() call failed.");
-            }
-        };
-        if keeps_open { Ok(()) } else { Self::begin_closing(slf) }
     }
 }
 

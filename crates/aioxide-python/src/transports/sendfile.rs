@@ -9,9 +9,9 @@
 //! - Who waits for room hears of it once, or of the end of the connection.
 
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::lifetime::settle;
 use super::stream::{Phase, StreamTransport};
 
 /// Whether a file is being sent, and who waits to go on with it.
@@ -109,15 +109,4 @@ impl StreamTransport {
         error.set_cause(py, cause.map(|cause| cause.clone_ref(py)));
         settle(py, &waiter, Some(error))
     }
-}
-
-fn settle(py: Python<'_>, waiter: &Py<PyAny>, error: Option<PyErr>) -> PyResult<()> {
-    if waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
-        return Ok(());
-    }
-    match error {
-        None => waiter.call_method1(py, intern!(py, "set_result"), (py.None(),))?,
-        Some(error) => waiter.call_method1(py, intern!(py, "set_exception"), (error,))?,
-    };
-    Ok(())
 }

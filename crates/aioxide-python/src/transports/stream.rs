@@ -1,7 +1,7 @@
 //! The transport of byte streams: sockets and the ends of pipes (asyncio docs, "Transports").
 //!
 //! Its life: `Open` → `Closing` (what was written still leaves) → `Lost` (`connection_lost` is scheduled) →
-//! `Closed`. Reading is in `reading.rs`, writing in `writing.rs`.
+//! `Closed`. Reading is in `reading.rs` and `delivery.rs`, writing in `writing.rs`, the end in `closing.rs`.
 //!
 //! # Invariants
 //! - No Python is called and no Python object dropped while a transport is borrowed.
@@ -11,7 +11,7 @@
 use std::os::fd::OwnedFd;
 
 use aioxide_driver::{Buffer, sys};
-use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyString};
@@ -19,6 +19,7 @@ use pyo3::{PyTraverseError, intern};
 
 use super::descriptor::Descriptor;
 use super::extra::Extra;
+use super::lifetime::{settle, warn_unclosed};
 use super::protocol::Protocol;
 use super::reading::ReadSide;
 use super::writing::WriteSide;
@@ -103,7 +104,7 @@ pub struct StreamTransport {
     pub(super) reading: ReadSide,
     pub(super) writing: WriteSide,
     pub(super) extra: Extra,
-    server: Option<Py<PyAny>>,
+    pub(super) server: Option<Py<PyAny>>,
 }
 
 impl StreamTransport {
@@ -193,7 +194,11 @@ impl StreamTransport {
     }
 
     /// Call `_attach` or `_detach` of `asyncio.Server`, which takes the transport since Python 3.13.
-    fn tell_server(slf: &Bound<'_, Self>, server: &Py<PyAny>, method: &Bound<'_, PyString>) -> PyResult<()> {
+    pub(super) fn tell_server(
+        slf: &Bound<'_, Self>,
+        server: &Py<PyAny>,
+        method: &Bound<'_, PyString>,
+    ) -> PyResult<()> {
         let py = slf.py();
         if imports(py)?.server_knows_transports {
             server.call_method1(py, method, (slf,))?;
@@ -247,106 +252,10 @@ impl StreamTransport {
             .or_else(|error| Self::report(slf, "Exception in callback protocol.connection_made()", error));
         // Also when the protocol ends the loop: who runs it again finds the connection at work.
         Self::start_reading(slf)?;
-        if let Some(waiter) = waiter
-            && !waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)?
-        {
-            waiter.call_method1(py, intern!(py, "set_result"), (py.None(),))?;
+        if let Some(waiter) = waiter {
+            settle(py, &waiter, None)?;
         }
         told
-    }
-
-    fn handle_connection_lost(slf: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
-        let py = slf.py();
-        let error = match error {
-            Some(error) => error.into_value(py).into_any(),
-            None => py.None(),
-        };
-        let told = Self::call_protocol(slf, intern!(py, "connection_lost"), Some(error.bind_borrowed(py)));
-        let told = told
-            .map(drop)
-            .or_else(|error| Self::report(slf, "Exception in callback protocol.connection_lost()", error));
-        let released = Self::release(slf);
-        told.and(released)
-    }
-
-    /// Close the descriptor and let go of everything.
-    fn release(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let (descriptor, protocol, server, event_loop) = {
-            let mut transport = slf.borrow_mut();
-            transport.phase = Phase::Closed;
-            let descriptor = transport.descriptor.take();
-            let event_loop = transport.event_loop.clone_ref(py);
-            (descriptor, transport.protocol.take(), transport.server.take(), event_loop)
-        };
-        let number = descriptor.number();
-        event_loop.get().transports().remove(&number);
-        let closed = descriptor.close(py);
-        drop(protocol);
-        if let Some(server) = server {
-            Self::tell_server(slf, &server, intern!(py, "_detach"))?;
-        }
-        closed
-    }
-
-    /// End the connection for an error of the network or of the protocol (asyncio `_fatal_error`): errors of
-    /// the network are expected, so only debug mode logs them. What must end the loop is handed back, and the
-    /// connection stays.
-    pub(super) fn fail(slf: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
-        let py = slf.py();
-        if error.is_instance_of::<PyOSError>(py) {
-            let debug = slf.borrow().event_loop.get().debug();
-            if debug {
-                let text = format!("{}: {message}: {}", slf.repr()?, error.value(py));
-                imports(py)?.logger.call_method1(py, intern!(py, "debug"), ("%s", text))?;
-            }
-        } else {
-            Self::report(slf, message, error.clone_ref(py))?;
-        }
-        Self::force_close(slf, Some(error))
-    }
-
-    /// Drop what was not written yet and schedule `connection_lost`.
-    pub(super) fn force_close(slf: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
-        if matches!(slf.borrow().phase, Phase::Lost | Phase::Closed) {
-            return Ok(());
-        }
-        Self::stop_reading(slf)?;
-        Self::discard_writes(slf)?;
-        Self::enter(slf, Phase::Lost);
-        Self::tell_no_more_room(slf, error.as_ref())?;
-        Self::schedule(slf, Event::ConnectionLost(error))
-    }
-
-    /// Schedule `connection_lost` of a transport that has written everything.
-    pub(super) fn finish_closing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::enter(slf, Phase::Lost);
-        Self::schedule(slf, Event::ConnectionLost(None))
-    }
-
-    /// Enter a phase after `Open`: the descriptor may be watched by others from now on.
-    fn enter(slf: &Bound<'_, Self>, phase: Phase) {
-        let mut transport = slf.borrow_mut();
-        transport.phase = phase;
-        let number = transport.descriptor.number();
-        if let Some(is_open) = transport.event_loop.get().transports().get_mut(&number) {
-            *is_open = false;
-        }
-    }
-
-    /// Begin to close: no more reading; `connection_lost` follows once everything is written.
-    pub(super) fn begin_closing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.borrow().phase != Phase::Open {
-            return Ok(());
-        }
-        Self::enter(slf, Phase::Closing);
-        Self::stop_reading(slf)?;
-        Self::write_out(slf)?;
-        let finished = {
-            let transport = slf.borrow();
-            transport.phase == Phase::Closing && transport.writing.is_empty()
-        };
-        if finished { Self::finish_closing(slf) } else { Ok(()) }
     }
 
     /// RuntimeError on another thread than the one that runs the loop. `write` needs no such check: it works there,
@@ -609,20 +518,8 @@ impl Drop for StreamTransport {
         if self.descriptor.is_closed() {
             return;
         }
-        let text = format!("unclosed transport {}", self.describe());
-        let descriptor = self.descriptor.take();
-        let number = descriptor.number();
-        // Where the interpreter is gone the descriptor goes with the process.
-        let _ = Python::try_attach(|py| {
-            self.event_loop.get().transports().remove(&number);
-            let warned = imports(py).and_then(|imports| {
-                let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-                imports.warn.call1(py, (text, category))
-            });
-            if let Err(error) = warned.and_then(|_| descriptor.close_if_open(py)) {
-                error.write_unraisable(py, None);
-            }
-        });
+        let description = self.describe();
+        warn_unclosed(&self.event_loop, &description, Some(self.descriptor.take()));
     }
 }
 

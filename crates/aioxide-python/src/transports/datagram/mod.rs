@@ -16,7 +16,7 @@ mod receiving;
 mod sending;
 
 use aioxide_driver::sys;
-use pyo3::exceptions::{PyOSError, PyResourceWarning};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyString};
@@ -26,6 +26,7 @@ use self::correspondents::Correspondents;
 use self::receiving::ReceiveSide;
 use self::sending::SendSide;
 use super::descriptor::Descriptor;
+use super::lifetime::{log_expected, reason, settle, warn_unclosed};
 use super::stream::Phase;
 use crate::callback::Callback;
 use crate::convert::address::Family;
@@ -163,21 +164,16 @@ impl DatagramTransport {
             .or_else(|error| Self::report(slf, "Exception in callback protocol.connection_made()", error));
         // Also when the protocol ends the loop: who runs it again finds the endpoint at work.
         Self::start_receiving(slf)?;
-        if let Some(waiter) = waiter
-            && !waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)?
-        {
-            waiter.call_method1(py, intern!(py, "set_result"), (py.None(),))?;
+        if let Some(waiter) = waiter {
+            settle(py, &waiter, None)?;
         }
         told
     }
 
     fn handle_connection_lost(slf: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
         let py = slf.py();
-        let error = match error {
-            Some(error) => error.into_value(py).into_any(),
-            None => py.None(),
-        };
-        let told = Self::call_protocol(slf, intern!(py, "connection_lost"), &[error.bind_borrowed(py)])
+        let error = reason(py, error);
+        let told = Self::call_protocol(slf, intern!(py, "connection_lost"), &[error.as_borrowed()])
             .or_else(|error| Self::report(slf, "Exception in callback protocol.connection_lost()", error));
         let (descriptor, protocol, event_loop) = {
             let mut transport = slf.borrow_mut();
@@ -195,11 +191,8 @@ impl DatagramTransport {
     fn fail(slf: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
         let py = slf.py();
         if error.is_instance_of::<PyOSError>(py) {
-            let debug = slf.borrow().event_loop.get().debug();
-            if debug {
-                let text = format!("{}: {message}: {}", slf.repr()?, error.value(py));
-                imports(py)?.logger.call_method1(py, intern!(py, "debug"), ("%s", text))?;
-            }
+            let event_loop = slf.borrow().event_loop.clone_ref(py);
+            log_expected(event_loop.get(), slf, message, &error)?;
         } else {
             Self::report(slf, message, error.clone_ref(py))?;
         }
@@ -472,18 +465,8 @@ impl Drop for DatagramTransport {
         if self.descriptor.is_closed() {
             return;
         }
-        let text = format!("unclosed transport {}", self.describe());
-        let descriptor = self.descriptor.take();
-        let number = descriptor.number();
-        // Where the interpreter is gone the descriptor goes with the process.
-        let _ = Python::try_attach(|py| {
-            self.event_loop.get().transports().remove(&number);
-            let warned = imports(py)
-                .and_then(|imports| imports.warn.call1(py, (text, py.get_type::<PyResourceWarning>())));
-            if let Err(error) = warned.and_then(|_| descriptor.close_if_open(py)) {
-                error.write_unraisable(py, None);
-            }
-        });
+        let description = self.describe();
+        warn_unclosed(&self.event_loop, &description, Some(self.descriptor.take()));
     }
 }
 

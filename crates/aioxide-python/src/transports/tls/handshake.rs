@@ -8,6 +8,7 @@ use super::engine::{Answer, is_tls_error};
 use super::transport::{Phase, TlsTransport, Told};
 use crate::event_loop::EventLoop;
 use crate::imports::imports;
+use crate::transports::lifetime::settle;
 
 impl TlsTransport {
     /// Send the first message, or wait for the peer's.
@@ -129,15 +130,7 @@ impl TlsTransport {
                 &[("protocol", protocol.bind(py)), ("transport", slf.as_any())],
             );
         }
-        let Some(waiter) = waiter else { return Ok(()) };
-        if waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
-            return Ok(());
-        }
-        match error {
-            Some(error) => waiter.call_method1(py, intern!(py, "set_exception"), (error,))?,
-            None => waiter.call_method1(py, intern!(py, "set_result"), (py.None(),))?,
-        };
-        Ok(())
+        waiter.map_or(Ok(()), |waiter| settle(py, &waiter, error))
     }
 
     /// The transport below is gone: tell the protocol, or whoever waits for the handshake.

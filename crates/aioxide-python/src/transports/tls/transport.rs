@@ -18,6 +18,7 @@ use super::reading::ReadSide;
 use super::writing::WriteSide;
 use crate::event_loop::EventLoop;
 use crate::imports::imports;
+use crate::transports::lifetime::warn_unclosed;
 use crate::transports::protocol::Protocol;
 
 /// Seconds that a handshake may take (asyncio `constants.SSL_HANDSHAKE_TIMEOUT`).
@@ -628,17 +629,7 @@ impl Drop for TlsTransport {
         if self.closed {
             return;
         }
-        let text = format!("unclosed transport {}", self.describe());
-        // Where the interpreter is gone there is nobody to warn.
-        let _ = Python::try_attach(|py| {
-            let warned = imports(py).and_then(|imports| {
-                let category = py.get_type::<pyo3::exceptions::PyResourceWarning>();
-                imports.warn.call1(py, (text, category))
-            });
-            if let Err(error) = warned {
-                error.write_unraisable(py, None);
-            }
-        });
+        warn_unclosed(&self.event_loop, &self.describe(), None);
     }
 }
 
