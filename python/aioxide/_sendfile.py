@@ -15,6 +15,7 @@ import contextlib
 import io
 import os
 import socket
+import sys
 from asyncio.exceptions import SendfileNotAvailableError
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,6 +25,9 @@ from ._socket_calls import SocketCalls
 
 # Bytes of one system call.
 _PIECE = 256 * 1024
+
+# asyncio since 3.14 moves the file's position also where there was nothing to send.
+_MOVES_WITHOUT_SENDING = sys.version_info >= (3, 14)
 
 
 class SendFile(SocketCalls):
@@ -89,6 +93,7 @@ async def _send(
     if not (count or size):
         return 0
     sent = 0
+    is_known_to_the_kernel = False
     try:
         while True:
             piece = _PIECE if count is None else min(count - sent, _PIECE)
@@ -102,6 +107,7 @@ async def _send(
                     raise
                 # The fallback may know how to read it, or fails with an error that says more.
                 raise SendfileNotAvailableError("os.sendfile call failed") from error
+            is_known_to_the_kernel = True
             sent += length
             if not length or sent == count:
                 return sent
@@ -109,7 +115,7 @@ async def _send(
             if offset + sent != size:
                 await until_writable()
     finally:
-        if sent:
+        if sent or (is_known_to_the_kernel and _MOVES_WITHOUT_SENDING):
             # A file closed meanwhile has no position.
             with contextlib.suppress(ValueError):
                 os.lseek(file.fileno(), offset + sent, os.SEEK_SET)

@@ -8,6 +8,7 @@ import io
 import os
 import random
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,11 @@ def expected(offset: int, count: int | None) -> bytes:
     return CONTENT[offset:] if count is None else CONTENT[offset : offset + count]
 
 
+def position(offset: int, sent: bytes) -> int:
+    """Return where the file stands afterwards: since 3.14 it moves also where nothing was sent."""
+    return offset + len(sent) if sent or sys.version_info >= (3, 14) else 0
+
+
 @pytest.mark.parametrize(("offset", "count"), ranges())
 async def test_exactly_the_bytes_of_a_range_are_sent(loop, file, offset, count):
     wanted = expected(offset, count)
@@ -99,7 +105,7 @@ async def test_exactly_the_bytes_of_a_range_are_sent(loop, file, offset, count):
             transport.write_eof()
             await asyncio.sleep(0)
     assert received == [wanted]
-    assert file.tell() == (offset + len(wanted) if wanted else 0)
+    assert file.tell() == position(offset, wanted)
 
 
 @pytest.mark.parametrize(("offset", "count"), ranges())
@@ -110,7 +116,7 @@ async def test_exactly_the_bytes_of_a_range_are_sent_on_a_socket(loop, file, off
         assert await loop.sock_sendfile(ours, file, offset, count) == len(wanted)
         ours.shutdown(socket.SHUT_WR)
     assert received == [wanted]
-    assert file.tell() == (offset + len(wanted) if wanted else 0)
+    assert file.tell() == position(offset, wanted)
 
 
 @pytest.mark.parametrize(("offset", "count"), ranges()[:6] + ranges()[-2:])
@@ -678,6 +684,8 @@ async def test_a_stream_writer_goes_on_after_a_file(loop, is_aioxide, path, in_m
 async def test_a_protocol_is_paused_while_the_end_of_a_file_waits(loop, is_aioxide):
     if not is_aioxide:
         pytest.skip("asyncio resumes a protocol that it did not pause")
+    if sys.version_info >= (3, 14):
+        pytest.skip("asyncio's fallback, which is ours, waits for the end to leave")
     async with connection(loop) as (transport, protocol, peer):
         with duplicate(transport) as ours:
             taken = until_it_blocks(ours.send, bytes(4096))
