@@ -77,6 +77,7 @@ impl WriteSide {
 impl TlsTransport {
     /// `write(data)`.
     pub(super) fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::check_process(slf)?;
         let data = Data::of(object)?;
         if data.len() == 0 {
             return Ok(());
@@ -93,6 +94,7 @@ impl TlsTransport {
 
     /// `writelines(list_of_data)`.
     pub(super) fn write_lines(slf: &Bound<'_, Self>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::check_process(slf)?;
         let lines = lines.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let pieces = lines.iter().map(Data::of).collect::<PyResult<Vec<_>>>()?;
         if pieces.iter().all(|piece| piece.len() == 0) {
@@ -108,6 +110,12 @@ impl TlsTransport {
             Self::keep(slf, piece);
         }
         Self::after_accepting(slf)
+    }
+
+    /// RuntimeError in a forked child: what it enciphered would break the parent's stream.
+    fn check_process(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (event_loop, _) = Self::parts(slf);
+        event_loop.get().check_process()
     }
 
     /// Whether another thread runs the loop.
