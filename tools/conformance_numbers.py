@@ -114,8 +114,9 @@ def main() -> None:
         differing = [test for test in passed if outcomes.get(test) != "passed"]
         rows.append(row(loop, outcomes, differing))
         print(rows[-1], flush=True)
-        for test in differing:
-            print(f"{loop}: {test}: {outcomes.get(test, 'no result')}", file=sys.stderr)
+        for test, outcome in outcomes.items():
+            if outcome != "passed":
+                print(f"{loop}: {test}: {outcome}", file=sys.stderr)
     if arguments.update:
         update(rows)
 
