@@ -16,6 +16,7 @@ import inspect
 import json
 import os
 import pkgutil
+import signal
 import sys
 import traceback
 import unittest
@@ -125,6 +126,8 @@ def main() -> None:
     parser.add_argument("report")
     parser.add_argument("names", nargs="*", help="MODULE CLASS [TEST...]")
     arguments = parser.parse_args()
+    # Tests send it to their children, and who ignores it (nohup) makes them ignore it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with open(arguments.report, "w", encoding="utf-8") as report:
         if arguments.list:
             list_classes(report)
