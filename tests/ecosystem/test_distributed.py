@@ -7,13 +7,14 @@ import multiprocessing.resource_tracker
 import operator
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 distributed = pytest.importorskip("distributed", reason="Dask distributed cannot be had for this Python")
+import dask  # noqa: E402
 from tornado.ioloop import IOLoop  # noqa: E402
 
 BLOB = os.urandom(4 << 20)
@@ -24,6 +25,13 @@ STARTED, RELEASE = threading.Event(), threading.Event()
 def hold() -> None:
     STARTED.set()
     RELEASE.wait(20)
+
+
+@pytest.fixture(autouse=True)
+def without_profiler() -> Iterator[None]:
+    """Leave out the threads that look into our frames until the loop is closed, and keep what is in them."""
+    with dask.config.set({"distributed.worker.profile.enabled": False}):
+        yield
 
 
 @asynccontextmanager
@@ -42,6 +50,9 @@ async def cluster_and_client(**options: Any) -> AsyncIterator[tuple[Any, Any]]:
     ):
         assert IOLoop.current().asyncio_loop is asyncio.get_running_loop()
         yield cluster, client
+    # Threads that outlive their cluster a little close the pipes to the processes of workers.
+    while any(thread.name.startswith("AsyncProcess") for thread in threading.enumerate()):
+        await asyncio.sleep(0.005)
 
 
 async def test_a_graph_of_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -140,6 +151,3 @@ async def test_a_worker_in_a_process_of_its_own(loop: asyncio.AbstractEventLoop)
         remote = await client.scatter(BLOB, hash=False)
         assert await client.gather(remote) == BLOB
         assert await client.gather(client.map(abs, range(-100, 0))) == list(range(100, 0, -1))
-    # Threads of its own close the pipes to the worker's process.
-    while any(thread.name.startswith("AsyncProcess") for thread in threading.enumerate()):
-        await asyncio.sleep(0.005)
