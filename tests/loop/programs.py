@@ -21,11 +21,11 @@ else:
 def run_program(
     loop_name: str, body: str, *options: str, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `body` with interpreter options and environment variables; `factory` makes the loop."""
+    """Run `body` with interpreter options and variables, without debug mode unless they ask for it."""
     return subprocess.run(
         [sys.executable, *options, "-c", SELECT_LOOP + textwrap.dedent(body), loop_name],
         capture_output=True,
         text=True,
         timeout=60,
-        env=os.environ | variables,
+        env=os.environ | {"PYTHONASYNCIODEBUG": ""} | variables,
     )

@@ -12,6 +12,7 @@ import pytest
 
 
 def test_debug_mode_can_be_switched(loop):
+    loop.set_debug(False)
     assert loop.get_debug() is False
     loop.set_debug(True)
     assert loop.get_debug() is True
@@ -74,6 +75,7 @@ def test_slow_task_steps_are_logged(loop, caplog):
 
 
 def test_nothing_is_slow_without_debug_mode(loop, caplog):
+    loop.set_debug(False)
     loop.slow_callback_duration = 0.001
     loop.call_soon(time.sleep, 0.01)
     with caplog.at_level(logging.WARNING, "asyncio"):
@@ -109,6 +111,7 @@ def test_coroutine_origins_are_tracked_while_a_debug_loop_runs(loop):
     async def depth():
         return sys.get_coroutine_origin_tracking_depth()
 
+    loop.set_debug(False)
     assert loop.run_until_complete(depth()) == 0
     loop.set_debug(True)
     assert loop.run_until_complete(depth()) > 0

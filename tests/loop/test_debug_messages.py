@@ -389,7 +389,9 @@ def test_debug_mode_is_asked_for_as_with_asyncio(loop_name, loop_factory, option
 
 
 @pytest.mark.parametrize("debug", [True, False, None])
-def test_a_runner_sets_debug_mode(loop_factory, debug):
+def test_a_runner_sets_debug_mode(loop_factory, debug, monkeypatch):
+    monkeypatch.delenv("PYTHONASYNCIODEBUG", raising=False)
+
     async def main() -> bool:
         return asyncio.get_running_loop().get_debug()
 
