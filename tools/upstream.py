@@ -199,10 +199,8 @@ class Suite:
         """Clone the version's tag and keep what is to be kept."""
         clone = self.folder / "clone"
         shutil.rmtree(clone, ignore_errors=True)
-        subprocess.run(
-            ["git", "clone", "--quiet", "--branch", self.version, self.repository, clone],
-            check=True,
-        )
+        git = ("git", "-c", "advice.detachedHead=false", "clone", "--quiet")
+        subprocess.run([*git, "--branch", self.version, self.repository, clone], check=True)
         for kept in self.library.keep:
             self.keep(clone / kept, kept)
         shutil.rmtree(clone)

@@ -8,9 +8,13 @@ the libraries; `pytest.importorskip` at the head of a file skips it where its li
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
+from pathlib import Path
 
 import pytest
+import trustme
 
 
 @pytest.fixture
@@ -18,3 +22,34 @@ def loop_environment(loop_name: str, loop_factory: object) -> dict[str, str]:
     """Make the environment in which `aioxide:new_event_loop` uses the driver under test."""
     chosen = {"AIOXIDE_DRIVER": loop_name} if loop_name in ("uring", "epoll") else {}
     return {**os.environ, **chosen, "PYTHONWARNINGS": "always::ResourceWarning"}
+
+
+@functools.cache
+def certificate() -> tuple[trustme.CA, trustme.LeafCert]:
+    """Return an authority and the certificate of this machine that it signed."""
+    authority = trustme.CA()
+    return authority, authority.issue_cert("localhost", "127.0.0.1")
+
+
+@pytest.fixture
+def server_tls() -> ssl.SSLContext:
+    """Make the context of a server on this machine."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate()[1].configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def client_tls() -> ssl.SSLContext:
+    """Make the context of a client that trusts such a server and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    certificate()[0].configure_trust(context)
+    return context
+
+
+@pytest.fixture
+def certificate_file(tmp_path: Path) -> str:
+    """Write the key and the certificate of a server on this machine to one file, for a program."""
+    path = tmp_path / "server.pem"
+    certificate()[1].private_key_and_cert_chain_pem.write_to_path(path)
+    return str(path)

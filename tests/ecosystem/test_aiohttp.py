@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
+import ssl
 from collections.abc import AsyncIterator
 
 import pytest
@@ -77,7 +79,9 @@ class Gate:
 
 
 @contextlib.asynccontextmanager
-async def serving(**options: object) -> AsyncIterator[tuple[web.AppRunner, str, Gate]]:
+async def serving(
+    tls: ssl.SSLContext | None = None, **options: object
+) -> AsyncIterator[tuple[web.AppRunner, str, Gate]]:
     """Serve the handlers above on a free port: (runner, URL, the handler that waits)."""
     gate = Gate()
     application = web.Application()
@@ -90,10 +94,10 @@ async def serving(**options: object) -> AsyncIterator[tuple[web.AppRunner, str, 
     application.router.add_get("/gate", gate.wait)
     runner = web.AppRunner(application, **options)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
-        yield runner, f"http://127.0.0.1:{runner.addresses[0][1]}", gate
+        yield runner, f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}", gate
     finally:
         await runner.cleanup()
 
@@ -208,3 +212,27 @@ async def test_over_a_unix_socket(loop: asyncio.AbstractEventLoop, tmp_path: obj
             session.get("http://any/greet/unix") as response,
         ):
             assert (await response.json())["hello"] == "unix"
+
+
+async def test_over_tls(
+    loop: asyncio.AbstractEventLoop, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    connector = aiohttp.TCPConnector(ssl=client_tls, limit=4)
+    async with serving(server_tls) as (_, url, _), aiohttp.ClientSession(url, connector=connector) as session:
+
+        async def ask(number: int) -> None:
+            async with session.get(f"/greet/{number}") as response:
+                assert (await response.json())["hello"] == str(number)
+
+        await asyncio.gather(*(ask(number) for number in range(40)))
+        async with session.get("/download") as response:
+            assert await response.read() == CHUNK * CHUNKS
+        async with session.post("/digest", data=io.BytesIO(CHUNK * CHUNKS)) as response:
+            assert await response.text() == hashlib.sha256(CHUNK * CHUNKS).hexdigest()
+        async with session.ws_connect("/chat") as socket:
+            for number in range(50):
+                await socket.send_str(f"message {number}")
+                assert await socket.receive_str() == f"MESSAGE {number}"
+        async with aiohttp.ClientSession(url) as distrustful:
+            with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                await distrustful.get("/greet/nobody")

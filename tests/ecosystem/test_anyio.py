@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,8 @@ import pytest
 
 anyio = pytest.importorskip("anyio", reason="anyio cannot be had for this Python")
 from anyio import from_thread, to_thread  # noqa: E402
-from anyio.abc import SocketStream, TaskStatus  # noqa: E402
+from anyio.abc import ByteStream, SocketAttribute, TaskStatus  # noqa: E402
+from anyio.streams.tls import TLSListener  # noqa: E402
 
 LIMIT = 20.0
 CHUNK = bytes(range(256)) * 256
@@ -91,14 +93,14 @@ def test_streams_of_objects(run: Run) -> None:
     run(main)
 
 
-async def echo(stream: SocketStream) -> None:
+async def echo(stream: ByteStream) -> None:
     async with stream:
         async for data in stream:
             await stream.send(data)
         await stream.send_eof()
 
 
-async def exchange(stream: SocketStream) -> None:
+async def exchange(stream: ByteStream) -> None:
     """Send more than the kernel holds and receive it back at the same time."""
     received = 0
     async with stream, anyio.create_task_group() as group:
@@ -121,7 +123,7 @@ def test_tcp(run: Run) -> None:
             anyio.create_task_group() as group,
         ):
             group.start_soon(listener.serve, echo)
-            port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            port = listener.extra(SocketAttribute.local_port)
             async with anyio.create_task_group() as clients:
                 for _ in range(5):
                     clients.start_soon(exchange, await anyio.connect_tcp("127.0.0.1", port))
@@ -145,6 +147,45 @@ def test_unix_sockets(run: Run, tmp_path: Path) -> None:
             group.start_soon(listener.serve, echo)
             await exchange(await anyio.connect_unix(tmp_path / "socket"))
             group.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_tls(run: Run, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    async def answer(stream: ByteStream) -> None:
+        async with stream:
+            async for data in stream:
+                await stream.send(data)
+
+    async def main() -> None:
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(TLSListener(listener, server_tls).serve, answer)
+            port = listener.extra(SocketAttribute.local_port)
+            async with await anyio.connect_tcp("127.0.0.1", port, ssl_context=client_tls) as stream:
+                for number in range(100):
+                    await stream.send(b"%d" % number)
+                    assert await stream.receive() == b"%d" % number
+            group.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_udp(run: Run) -> None:
+    async def main() -> None:
+        async with await anyio.create_udp_socket(local_host="127.0.0.1") as server:
+            port = server.extra(SocketAttribute.local_port)
+            async with await anyio.create_connected_udp_socket("127.0.0.1", port) as client:
+                for number in range(100):
+                    await client.send(b"%d" % number)
+                    data, address = await server.receive()
+                    await server.sendto(data * 2, *address)
+                    assert await client.receive() == b"%d" % number * 2
+                with anyio.move_on_after(0.01) as scope:
+                    await client.receive()
+                assert scope.cancelled_caught
 
     run(main)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import ssl
 from collections.abc import AsyncIterator
 
 import pytest
@@ -67,7 +68,9 @@ def port_of(request: web.Request) -> int:
 
 
 @contextlib.asynccontextmanager
-async def serving(**options: object) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
+async def serving(
+    tls: ssl.SSLContext | None = None, **options: object
+) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
     """Serve on a free port, with a client for it."""
     server = Server()
     application = web.Application()
@@ -79,8 +82,8 @@ async def serving(**options: object) -> AsyncIterator[tuple[Server, httpx.AsyncC
     runner = web.AppRunner(application, handler_cancellation=True)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
         async with httpx.AsyncClient(base_url=url, timeout=LIMIT, trust_env=False, **options) as client:
             yield server, client
     finally:
@@ -147,3 +150,15 @@ async def test_nobody_listens(loop: asyncio.AbstractEventLoop) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"http://127.0.0.1:{port}/")
+
+
+async def test_over_tls(
+    loop: asyncio.AbstractEventLoop, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    async with serving(server_tls, verify=client_tls) as (_, client):
+        answers = await asyncio.gather(*(client.get(f"/json/{number}") for number in range(20)))
+        assert [answer.json()["path"] for answer in answers] == [f"/json/{number}" for number in range(20)]
+        assert (await client.get("/download")).content == CHUNK * CHUNKS
+        async with httpx.AsyncClient(base_url=client.base_url, trust_env=False) as distrustful:
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await distrustful.get("/json/nobody")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -68,7 +69,7 @@ class Chat(websocket.WebSocketHandler):
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[tuple[str, AsyncHTTPClient]]:
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[str, AsyncHTTPClient]]:
     """Serve on a free port: (address, a client)."""
     application = web.Application(
         [
@@ -81,7 +82,7 @@ async def serving() -> AsyncIterator[tuple[str, AsyncHTTPClient]]:
         log_function=lambda handler: None,
     )
     listener, port = bind_unused_port()
-    server = httpserver.HTTPServer(application)
+    server = httpserver.HTTPServer(application, ssl_options=tls)
     server.add_socket(listener)
     client = AsyncHTTPClient(force_instance=True, max_clients=8)
     try:
@@ -128,6 +129,21 @@ async def test_a_timeout_is_seen_by_the_server(loop: asyncio.AbstractEventLoop) 
             await client.fetch(f"http://{address}/never", request_timeout=0.05)
         while not Never.left:
             await gen.sleep(0.005)
+
+
+async def test_over_tls(
+    loop: asyncio.AbstractEventLoop, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    seen = hashlib.sha256()
+    async with serving(server_tls) as (address, client):
+        bodies = await gen.multi(
+            [fetch(client, f"https://{address}/greet/n{n}", ssl_options=client_tls) for n in range(20)]
+        )
+        assert bodies == [b'{"hello": "n%d"}' % n for n in range(20)]
+        await fetch(
+            client, f"https://{address}/download", ssl_options=client_tls, streaming_callback=seen.update
+        )
+    assert seen.hexdigest() == hashlib.sha256(CHUNK * CHUNKS).hexdigest()
 
 
 async def test_a_websocket(loop: asyncio.AbstractEventLoop) -> None:

@@ -8,6 +8,7 @@ import http.client
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,11 +67,11 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 class Program:
     """`uvicorn` in a process of its own, and the lines it has printed."""
 
-    def __init__(self, loop_name: str, parser: str, environment: dict[str, str]) -> None:
+    def __init__(self, loop_name: str, parser: str, environment: dict[str, str], *more: str) -> None:
         loop = "asyncio" if loop_name == "asyncio" else "aioxide:new_event_loop"
         options = ("--loop", loop, "--http", parser, "--port", "0", "--app-dir", str(Path(__file__).parent))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", f"{Path(__file__).stem}:application", *options],
+            [sys.executable, "-m", "uvicorn", f"{Path(__file__).stem}:application", *options, *more],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -78,7 +79,7 @@ class Program:
             text=True,
         )
         self.lines: list[str] = []
-        self.port = int(self.line(r"running on http://127.0.0.1:(\d+)")[1])
+        self.port = int(self.line(r"running on https?://127.0.0.1:(\d+)")[1])
 
     def line(self, pattern: str) -> re.Match[str]:
         """Read until a line that matches."""
@@ -96,8 +97,8 @@ class Program:
 
 
 @contextlib.contextmanager
-def program(loop_name: str, parser: str, environment: dict[str, str]) -> Iterator[Program]:
-    started = Program(loop_name, parser, environment)
+def program(loop_name: str, parser: str, environment: dict[str, str], *more: str) -> Iterator[Program]:
+    started = Program(loop_name, parser, environment, *more)
     try:
         yield started
     finally:
@@ -148,6 +149,27 @@ def test_the_program_serves(loop_name: str, parser: str, loop_environment: dict[
         server.process.send_signal(signal.SIGTERM)
         printed = server.end()
         assert "websocket closed with 4001" in printed
+        assert not re.search("Traceback|Warning|ERROR", printed), printed
+
+
+def test_the_program_serves_over_tls(
+    loop_name: str,
+    loop_environment: dict[str, str],
+    certificate_file: str,
+    client_tls: ssl.SSLContext,
+) -> None:
+    options = ("--ssl-certfile", certificate_file, "--ssl-keyfile", certificate_file)
+    with program(loop_name, "h11", loop_environment, *options) as server:
+        with contextlib.closing(
+            http.client.HTTPSConnection("127.0.0.1", server.port, timeout=LIMIT, context=client_tls)
+        ) as client:
+            client.request("POST", "/echo", body=iter([CHUNK] * CHUNKS), encode_chunked=True)
+            assert client.getresponse().read() == CHUNK * CHUNKS
+        with sync_client.connect(f"wss://127.0.0.1:{server.port}/", ssl=client_tls) as websocket:
+            websocket.send("secret")
+            assert websocket.recv(LIMIT) == "SECRET"
+        server.process.send_signal(signal.SIGTERM)
+        printed = server.end()
         assert not re.search("Traceback|Warning|ERROR", printed), printed
 
 

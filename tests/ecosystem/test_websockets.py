@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -156,3 +157,17 @@ async def test_over_a_unix_socket(loop: asyncio.AbstractEventLoop, tmp_path: Pat
     async with unix_serve(echo, path), unix_connect(path) as connection:
         await connection.send("unix")
         assert await connection.recv() == "unix"
+
+
+async def test_over_tls(
+    loop: asyncio.AbstractEventLoop, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    async with serving(ssl=server_tls) as (server, _):
+        url = f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url, ssl=client_tls, max_size=None) as connection:
+            for number in range(100):
+                await connection.send(f"secret {number}")
+                assert await connection.recv() == f"secret {number}"
+            await connection.send(bytes(1 << 20))
+            assert await connection.recv() == bytes(1 << 20)
+        assert connection.close_code == 1000
