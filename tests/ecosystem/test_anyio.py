@@ -202,10 +202,9 @@ def test_processes(run: Run) -> None:
                 assert await process.stdout.receive() == word.upper()
             await process.stdin.aclose()
             assert await process.wait() == 7
-        with anyio.move_on_after(0.1):
-            async with await anyio.open_process(
-                [sys.executable, "-c", "import time; time.sleep(60)"]
-            ) as process:
+        process = await anyio.open_process([sys.executable, "-c", "import time; time.sleep(60)"])
+        with anyio.move_on_after(0.01):
+            async with process:
                 await process.wait()
         assert process.returncode == -signal.SIGKILL
 
