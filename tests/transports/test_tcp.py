@@ -528,3 +528,24 @@ async def test_the_socket_of_a_closing_transport_may_be_watched(loop):
     assert loop.remove_reader(near)
     far.close()
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("size", [5, 20_000])
+async def test_what_one_end_writes_reaches_the_other_within_two_turns(loop, size):
+    """Programs whose both ends are in one loop count on it: tests, above all."""
+    ends = [await loop.create_connection(lambda: Recorder(loop), sock=sock) for sock in socket.socketpair()]
+    (transport, protocol), (other_transport, other) = ends
+    for _ in range(3):
+        transport.write(bytes(size))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(other.data) >= min(size, 4096)
+        await other.received(size)
+        other.data.clear()
+    os.write(other_transport.get_extra_info("socket").fileno(), b"from outside")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert bytes(protocol.data) == b"from outside"
+    for transport, protocol in ends:
+        transport.close()
+        await protocol.lost

@@ -3,8 +3,10 @@
 //! 1. **How long may we sleep?** Not at all if a callback, a task, a write or mail is ready or the loop is to stop;
 //!    else until the earlier of the two halves' deadlines; else for ever.
 //! 2. **Wait**: the only phase without the GIL. It touches only the driver and a vector of
-//!    completions. While callbacks are ready the kernel is asked only after [`CALLBACKS_PER_POLL`] of them,
-//!    or when the ring says that something came, or when it must be told of new operations.
+//!    completions. While callbacks are ready the kernel is asked when the ring says that something came or when it
+//!    must be told of new operations. Where there is no ring to look at it is asked in every turn, as asyncio does,
+//!    until it has had nothing [`POLLS_IN_VAIN`] times in a row; from then on, and with a ring that is silent, only
+//!    after [`CALLBACKS_PER_POLL`] callbacks.
 //! 3. **Collect**: what other threads left in the inbox, then completions, then expired timers; that is
 //!    asyncio's order. They become callbacks in the ready queue. Nothing here calls Python.
 //! 4. **Run tasks**: runnable Rust futures, a bounded batch.
@@ -37,6 +39,11 @@ use crate::transports::tls::transport::TlsTransport;
 /// After so many callbacks the kernel is asked for news, even when more callbacks are ready.
 const CALLBACKS_PER_POLL: usize = 61;
 
+/// After so many polls without news a storm of callbacks is going on, in which the kernel is asked less often.
+/// Before that, what one end of a connection writes reaches the other end in the next turn, which programs count on
+/// that await `sleep(0)` a few times.
+const POLLS_IN_VAIN: usize = 16;
+
 /// How many Rust tasks may run before Python's callbacks get their turn.
 const TASKS_PER_TURN: usize = 256;
 
@@ -52,6 +59,7 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         completions: Vec::new(),
         running: Queue::new(),
         callbacks_since_poll: CALLBACKS_PER_POLL,
+        polls_in_vain: 0,
     };
     let result = loop {
         if let Err(error) = turns.take_turn(event_loop) {
@@ -77,6 +85,7 @@ struct Turns {
     /// The callbacks of the present turn.
     running: Queue<Callback>,
     callbacks_since_poll: usize,
+    polls_in_vain: usize,
 }
 
 impl Turns {
@@ -97,19 +106,20 @@ impl Turns {
         let py = event_loop.py();
         let completions = &mut self.completions;
         let since_poll = &mut self.callbacks_since_poll;
+        let in_vain = &mut self.polls_in_vain;
         let result = self.runtime.with_driver(|driver| {
             if timeout != Some(Duration::ZERO) {
-                *since_poll = 0;
+                (*since_poll, *in_vain) = (0, 0);
                 return py.detach(|| driver.wait(timeout, completions));
             }
-            let due = *since_poll >= CALLBACKS_PER_POLL
-                || driver.has_unsubmitted()
-                || driver.ready_hint() == Some(true);
-            if !due {
+            let has_news = driver.ready_hint().unwrap_or(*in_vain < POLLS_IN_VAIN);
+            if !has_news && *since_poll < CALLBACKS_PER_POLL && !driver.has_unsubmitted() {
                 return Ok(());
             }
             *since_poll = 0;
-            driver.wait(timeout, completions)
+            let polled = driver.wait(timeout, completions);
+            *in_vain = if completions.is_empty() { *in_vain + 1 } else { 0 };
+            polled
         });
         result.map_err(|error| os_error(py, &error))
     }
