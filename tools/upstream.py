@@ -116,6 +116,7 @@ def main() -> int:
     parser.add_argument("--version", help="default: the one that tests/ecosystem runs")
     parser.add_argument("--repository", help="in place of the one in the table")
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache/aioxide-upstream")
+    parser.add_argument("--tests", nargs="+", help="files or single tests, in place of all")
     parser.add_argument("--workers", default="2", help="processes of pytest-xdist (default: %(default)s)")
     parser.add_argument("pytest", nargs="*", metavar="-- PYTEST OPTIONS")
     options = parser.parse_args()
@@ -128,7 +129,8 @@ def main() -> int:
     suite.prepare()
     results = {}
     for loop in options.loops.split(","):
-        results[loop] = suite.run(loop, *library.tests, f"--numprocesses={options.workers}", *options.pytest)
+        tests = options.tests or library.tests
+        results[loop] = suite.run(loop, *tests, f"--numprocesses={options.workers}", *options.pytest)
         print(f"{options.library} {version} on {loop}: {results[loop]}", flush=True)
     return compare(results, suite)
 
