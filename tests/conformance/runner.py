@@ -126,8 +126,9 @@ def main() -> None:
     parser.add_argument("report")
     parser.add_argument("names", nargs="*", help="MODULE CLASS [TEST...]")
     arguments = parser.parse_args()
-    # Tests send it to their children, and who ignores it (nohup) makes them ignore it.
+    # Tests send these to themselves and to their children; who starts us in the background ignores them.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(arguments.report, "w", encoding="utf-8") as report:
         if arguments.list:
             list_classes(report)
