@@ -139,7 +139,7 @@ impl TlsTransport {
         exception: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
-        let (lower, protocol, tells, was_awaited, engine) = {
+        let (lower, tells, was_awaited, engine) = {
             let mut connection = slf.borrow_mut();
             connection.closed = true;
             connection.writing.note_loss();
@@ -151,7 +151,6 @@ impl TlsTransport {
             connection.phase = Phase::Unwrapped;
             (
                 connection.lower.take(),
-                connection.protocol.take(),
                 tells,
                 was_shaking || connection.waiter.is_some(),
                 connection.engine.clone_ref(py),
@@ -170,6 +169,8 @@ impl TlsTransport {
             None => None,
         };
         Self::wake_waiter(slf, error)?;
+        // Not before: debug mode reports whose handshake failed.
+        let protocol = slf.borrow_mut().protocol.take();
         match protocol.filter(|_| tells) {
             Some(protocol) => {
                 protocol.object.call_method1(py, intern!(py, "connection_lost"), (exception,)).map(drop)
