@@ -396,6 +396,7 @@ async def test_extra_info_tells_everything_asyncio_tells(loop, side):
     async with secured(loop, side, context=pair[side]) as (transport, protocol, peer):
         info = transport.get_extra_info
         assert info("sslcontext") is pair[side]
+        assert transport._ssl_protocol._sslcontext is pair[side]  # aiohttp's own tests look there
         tls = info("ssl_object")
         assert isinstance(tls, ssl.SSLObject)
         assert info("cipher") == tls.cipher() == peer.tls.cipher()

@@ -358,6 +358,12 @@ impl TlsTransport {
         slf
     }
 
+    /// The context, where users look for it in asyncio's protocol of TLS.
+    #[getter]
+    fn _sslcontext(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        Self::get_extra_info(slf, "sslcontext", None)
+    }
+
     // BaseTransport.
 
     /// Return what is known of the connection under a name, such as "ssl_object" or "peername".
