@@ -77,7 +77,7 @@ LIBRARIES = {
             ),
             *("aiodns", "brotli", "pytest-cov", "pytest-mock", "trustme", "zlib-ng"),
         ),
-        keep=("tests", "pytest.ini"),
+        keep=("README.rst", "pytest.ini", "tests"),
         options=("-m", "not dev_mode and not autobahn and not internal"),
     ),
     "anyio": Library(
