@@ -21,8 +21,9 @@ def driver(request):
 
 
 def run_python(*arguments: str, driver: str | None = None, **keywords) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter, with a driver chosen by the environment."""
-    environment = {key: value for key, value in os.environ.items() if key != "AIOXIDE_DRIVER"}
+    """Run this interpreter, with a driver chosen by the environment, which chooses nothing else."""
+    chosen_here = ("AIOXIDE_DRIVER", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
+    environment = {key: value for key, value in os.environ.items() if key not in chosen_here}
     if driver is not None:
         environment["AIOXIDE_DRIVER"] = driver
     return subprocess.run(
