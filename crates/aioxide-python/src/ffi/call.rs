@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "PyO3 offers vectorcall for tuples only")]
 
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, ffi};
 
 type Vectorcall = unsafe extern "C-unwind" fn(
@@ -20,6 +20,13 @@ type Vectorcall = unsafe extern "C-unwind" fn(
 unsafe extern "C-unwind" {
     fn PyObject_Vectorcall(
         callable: *mut ffi::PyObject,
+        arguments: *const *mut ffi::PyObject,
+        count: usize,
+        keyword_names: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+
+    fn PyObject_VectorcallMethod(
+        name: *mut ffi::PyObject,
         arguments: *const *mut ffi::PyObject,
         count: usize,
         keyword_names: *mut ffi::PyObject,
@@ -37,11 +44,14 @@ impl Drop for StayHere {
     }
 }
 
-/// Call `callable` with `positional` of the `arguments` by place and the others by the names given.
+/// Call `callable`, or the method of that name, with `positional` of the `arguments` by place and the others by the
+/// names given.
 ///
 /// # Safety
-/// The arguments are pointers to live objects, the names a tuple or null; the thread is attached.
+/// `function` is one of the two above, whose arguments are pointers to live objects, the names a tuple or null; the
+/// thread is attached.
 unsafe fn vectorcall(
+    function: Vectorcall,
     callable: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     positional: usize,
@@ -49,7 +59,7 @@ unsafe fn vectorcall(
 ) -> *mut ffi::PyObject {
     let stay = StayHere;
     // Hidden from link-time optimisation, which would take PyO3's word that this function does not unwind.
-    let function = std::hint::black_box(PyObject_Vectorcall as Vectorcall);
+    let function = std::hint::black_box(function);
     // SAFETY: as the caller promises.
     let result = unsafe { function(callable, arguments, positional, keyword_names) };
     std::mem::forget(stay);
@@ -61,10 +71,45 @@ pub fn call<'py>(callable: Borrowed<'_, 'py, PyAny>, arguments: &[Py<PyAny>]) ->
     // SAFETY: `Py<PyAny>` is a transparent pointer to a live object, so the slice is an array of
     // `arguments.len()` valid object pointers; no offset flag is claimed.
     let result = unsafe {
-        vectorcall(callable.as_ptr(), arguments.as_ptr().cast(), arguments.len(), std::ptr::null_mut())
+        vectorcall(
+            PyObject_Vectorcall,
+            callable.as_ptr(),
+            arguments.as_ptr().cast(),
+            arguments.len(),
+            std::ptr::null_mut(),
+        )
     };
     // SAFETY: the call returns a new reference or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
+}
+
+/// Call `object.name(*arguments)`, with at most two arguments.
+pub fn call_method<'py>(
+    object: Borrowed<'_, 'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    arguments: &[Borrowed<'_, 'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut pointers = [object.as_ptr(), std::ptr::null_mut(), std::ptr::null_mut()];
+    let Some(places) = pointers[1..].get_mut(..arguments.len()) else {
+        return Err(pyo3::exceptions::PySystemError::new_err(
+            "a protocol's method takes two arguments at most",
+        ));
+    };
+    for (place, argument) in places.iter_mut().zip(arguments) {
+        *place = argument.as_ptr();
+    }
+    // SAFETY: the name is a string; the object and its arguments are pointers to live objects.
+    let result = unsafe {
+        vectorcall(
+            PyObject_VectorcallMethod,
+            name.as_ptr(),
+            pointers.as_ptr(),
+            1 + arguments.len(),
+            std::ptr::null_mut(),
+        )
+    };
+    // SAFETY: the call returns a new reference or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(object.py(), result) }
 }
 
 /// Call `callable(*arguments[..positional], **keywords)`, the values of `keyword_names` being the rest of
@@ -80,7 +125,13 @@ pub fn call_with_keywords<'py>(
     // SAFETY: `Borrowed` is a transparent pointer to a live object; the slice holds `positional`
     // arguments followed by one value for each keyword name, as vectorcall wants.
     let result = unsafe {
-        vectorcall(callable.as_ptr(), arguments.as_ptr().cast(), positional, keyword_names.as_ptr())
+        vectorcall(
+            PyObject_Vectorcall,
+            callable.as_ptr(),
+            arguments.as_ptr().cast(),
+            positional,
+            keyword_names.as_ptr(),
+        )
     };
     // SAFETY: the call returns a new reference or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }

@@ -10,7 +10,7 @@ use pyo3::{Borrowed, intern};
 
 use super::stream::StreamTransport;
 use super::tls::transport::TlsTransport;
-use crate::event_loop::{EventLoop, owned};
+use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::imports::imports;
 
@@ -46,11 +46,7 @@ impl StreamTransport {
             Some(protocol) => protocol.object.clone_ref(py),
             None => return Ok(py.None().into_bound(py)),
         };
-        let method = protocol.bind(py).getattr(method)?;
-        match argument {
-            Some(argument) => call::call(method.as_borrowed(), &[owned(&argument)]),
-            None => call::call(method.as_borrowed(), &[]),
-        }
+        call::call_method(protocol.bind_borrowed(py), method, argument.as_slice())
     }
 
     /// Ask the protocol to stop writing, where its buffer is above the high-water mark.

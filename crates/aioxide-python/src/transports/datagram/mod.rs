@@ -33,7 +33,7 @@ use crate::convert::address::Family;
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::ffi::collector::new_with_dictionary;
-use crate::ffi::context;
+use crate::ffi::{call, context};
 use crate::imports::imports;
 
 /// What happens to a transport, in its turn of the ready queue.
@@ -255,13 +255,7 @@ impl DatagramTransport {
             Some(protocol) => protocol.clone_ref(py),
             None => return Ok(()),
         };
-        let protocol = protocol.bind(py);
-        match arguments {
-            [] => protocol.call_method0(method),
-            [only] => protocol.call_method1(method, (only,)),
-            [first, second, ..] => protocol.call_method1(method, (first, second)),
-        }
-        .map(drop)
+        call::call_method(protocol.bind_borrowed(py), method, arguments).map(drop)
     }
 
     /// Tell the protocol of an error of the network.

@@ -17,6 +17,7 @@ use super::lower::Lower;
 use super::reading::ReadSide;
 use super::writing::WriteSide;
 use crate::event_loop::EventLoop;
+use crate::ffi::call;
 use crate::imports::imports;
 use crate::transports::lifetime::warn_unclosed;
 use crate::transports::protocol::Protocol;
@@ -166,10 +167,7 @@ impl TlsTransport {
             Some(protocol) => protocol.object.clone_ref(py),
             None => return Ok(py.None().into_bound(py)),
         };
-        match argument {
-            Some(argument) => protocol.bind(py).call_method1(method, (argument,)),
-            None => protocol.bind(py).call_method0(method),
-        }
+        call::call_method(protocol.bind_borrowed(py), method, argument.as_slice())
     }
 
     /// Have a method of this object called in the next turn.
