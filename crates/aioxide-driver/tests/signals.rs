@@ -20,8 +20,9 @@ fn a_signal_ends_a_wait_without_an_error() {
 }
 
 fn interrupt(driver: &mut Driver) {
-    // The first signals may come before the wait. The script always ends by continuing us.
-    let script = "for _ in 1 2 3 4 5; do sleep 0.1; kill -STOP $0; kill -CONT $0; done";
+    // The first signals may come before the wait, and one that continues us at once takes back the one that stops
+    // us (signal(7)). The script always ends by continuing us.
+    let script = "for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; kill -STOP $0; sleep 0.1; kill -CONT $0; done";
     let own = std::process::id().to_string();
     let mut signaller = Command::new("sh").args(["-c", script, &own]).spawn().unwrap();
     let (started, patience) = (Instant::now(), Duration::from_secs(20));
