@@ -17,10 +17,14 @@ __all__ = [
     "TimerHandle",
     "TlsTransport",
     "build_info",
+    "socket_inode",
 ]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
+
+def socket_inode(path: str) -> int | None:
+    """Return the inode of the socket file at a path; None where another kind of file is there."""
 
 def build_info() -> dict[str, Any]:
     """Describe this build and what this machine allows: versions, driver and the reason for it."""

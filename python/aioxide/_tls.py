@@ -30,7 +30,10 @@ class Tls(NativeLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        """Upgrade a connection to TLS; return the `TlsTransport` that `protocol` must use from now on."""
+        """Upgrade a connection to TLS; return the `TlsTransport` that `protocol` must use from now on.
+
+        None where `transport` was closed meanwhile.
+        """
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
         if not getattr(transport, "_start_tls_compatible", False):
@@ -62,7 +65,7 @@ class Tls(NativeLoop):
         finally:
             # It keeps its exception, the exception's traceback this frame, and this frame the transport.
             del waiter
-        return tls
+        return None if tls.get_protocol() is None else tls
 
 
 def _move_received(protocol: Any, tls: _rust.TlsTransport) -> None:

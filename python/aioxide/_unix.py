@@ -11,13 +11,13 @@ import asyncio.base_events
 import errno
 import os
 import socket
-import stat
 import sys
 from asyncio.log import logger
 from collections.abc import Callable
 from typing import Any
 
 from ._native_loop import NativeLoop
+from ._rust import socket_inode
 
 # asyncio removes the file of a stopped server by default from 3.13 on.
 _CLEANUP_BY_DEFAULT = sys.version_info >= (3, 13)
@@ -28,7 +28,7 @@ class UnixSockets(NativeLoop):
 
     def __init__(self, driver: str | None = None) -> None:
         super().__init__(driver)
-        self._socket_files: dict[socket.socket, tuple[str | bytes, int]] = {}
+        self._socket_files: dict[socket.socket, tuple[str | bytes, int | None]] = {}
 
     async def create_unix_connection(
         self,
@@ -115,7 +115,7 @@ class UnixSockets(NativeLoop):
         path = sock.getsockname()
         if _is_file(path):
             try:
-                self._socket_files[sock] = path, os.stat(path).st_ino
+                self._socket_files[sock] = path, socket_inode(os.fsdecode(path))
             except FileNotFoundError:
                 # Somebody removed it already: nothing to clean up.
                 return
@@ -128,7 +128,7 @@ class UnixSockets(NativeLoop):
             return
         path, inode = remembered
         try:
-            if os.stat(path).st_ino == inode:
+            if socket_inode(os.fsdecode(path)) == inode:
                 os.unlink(path)
         except FileNotFoundError:
             return
@@ -155,7 +155,7 @@ def _bind(path: str | bytes) -> socket.socket:
 
 def _remove_stale(path: str | bytes) -> None:
     try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
+        if socket_inode(os.fsdecode(path)) is not None:
             os.remove(path)
     except FileNotFoundError:
         return

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 from recorder import Recorder
@@ -126,10 +127,11 @@ async def test_a_full_queue_of_a_listener_is_told(loop, path, is_aioxide):
             client.getpeername()
 
 
-async def test_a_stale_socket_is_replaced_by_a_server(loop, path):
+@pytest.mark.parametrize("spelled", [os.fspath, os.fsencode, Path])
+async def test_a_stale_socket_is_replaced_by_a_server(loop, path, spelled):
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(path)
-    server, _ = await make_server(loop, path)
+    server, _ = await make_server(loop, spelled(path))
     await close(server)
 
 

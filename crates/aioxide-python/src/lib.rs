@@ -31,6 +31,8 @@ mod _rust {
 
     #[pymodule_export]
     use crate::event_loop::build_info;
+    #[pymodule_export]
+    use crate::event_loop::servers::socket_inode;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -4,6 +4,8 @@
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
 
 use aioxide_driver::{Op, Outcome, sys};
 use pyo3::prelude::*;
@@ -171,6 +173,14 @@ impl Listener {
             _ => Ok(()),
         }
     }
+}
+
+/// Return the inode of the socket file at a path; None where another kind of file is there. FileNotFoundError and its
+/// like where there is none.
+#[pyfunction]
+pub fn socket_inode(py: Python<'_>, path: PathBuf) -> PyResult<Option<u64>> {
+    let status = std::fs::metadata(path).map_err(|error| os_error(py, &error))?;
+    Ok(status.file_type().is_socket().then(|| status.ino()))
 }
 
 #[pymethods]

@@ -152,7 +152,7 @@ impl TlsTransport {
             (
                 connection.lower.take(),
                 tells,
-                was_shaking || connection.waiter.is_some(),
+                (was_shaking || connection.waiter.is_some()) && !connection.is_upgrade,
                 connection.engine.clone_ref(py),
             )
         };
@@ -162,7 +162,8 @@ impl TlsTransport {
         Self::cancel_timer(slf)?;
         let error = match &exception {
             Some(exception) => Some(PyErr::from_value(exception.clone())),
-            // Closed below by somebody else, say a server that was told to close its clients.
+            // Closed below by somebody else, say a server that was told to close its clients. `start_tls` answers as
+            // asyncio's: there is no transport.
             None if was_awaited => {
                 Some(PyConnectionResetError::new_err("Connection lost during SSL handshake"))
             }

@@ -87,6 +87,8 @@ pub struct TlsTransport {
     pub(super) told: Told,
     pub(super) waiter: Option<Py<PyAny>>,
     pub(super) accepted: bool,
+    /// Whether `start_tls` made it.
+    pub(super) is_upgrade: bool,
     /// Whether the user closed, or nobody need.
     pub(super) closed: bool,
     pub(super) handshake_timeout: f64,
@@ -132,6 +134,7 @@ impl TlsTransport {
                 told: if settings.call_connection_made { Told::Nothing } else { Told::Made },
                 waiter: settings.waiter,
                 accepted: settings.accepted,
+                is_upgrade: !settings.call_connection_made,
                 // Nothing to close before there is a connection.
                 closed: true,
                 handshake_timeout,
