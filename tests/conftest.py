@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from leaks import open_files
+from leaks import forget_earlier_children, open_files
 
 LOOPS = ("asyncio", "uring", "epoll")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -98,6 +98,7 @@ def loop(loop_factory: LoopFactory, reported: list[dict[str, Any]]) -> Iterator[
     """A new loop, closed afterwards, which must leave nothing behind."""
     gc.collect()
     files_before = open_files()
+    forget_earlier_children()
     loop = loop_factory()
     counts_before = counters(loop)
     loop.set_exception_handler(lambda _, context: reported.append(context))

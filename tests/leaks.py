@@ -16,7 +16,20 @@ def open_files() -> dict[int, str]:
     return files
 
 
+_earlier_children: set[str] = set()
+
+
 def children() -> list[str]:
-    """Return the processes of this one that are not yet reaped."""
+    """Return the processes of this one that the present test started and that are not yet reaped."""
+    return [child for child in _all_children() if child not in _earlier_children]
+
+
+def forget_earlier_children() -> None:
+    """Count from now on: servers of other tests may live as long as this process."""
+    _earlier_children.clear()
+    _earlier_children.update(_all_children())
+
+
+def _all_children() -> list[str]:
     with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
         return file.read().split()

@@ -71,6 +71,9 @@ async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
         for connection in list(server.connections):
             connection.close_if_idle()
         await server.close()
+        # Sanic cancels the tasks of its connections and does not wait for them.
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=LIMIT)
 
 
 async def body() -> AsyncIterator[bytes]:

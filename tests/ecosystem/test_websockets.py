@@ -141,15 +141,20 @@ async def test_timeouts_and_cancellation_lose_no_message(loop: asyncio.AbstractE
 
 
 async def test_a_handshake_that_never_ends_times_out(loop: asyncio.AbstractEventLoop) -> None:
+    ended = loop.create_future()
+
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        ended.set_result(None)
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(TimeoutError):
             await connect(f"ws://127.0.0.1:{port}", open_timeout=0.05)
+        await ended
 
 
 async def test_over_a_unix_socket(loop: asyncio.AbstractEventLoop, tmp_path: Path) -> None:

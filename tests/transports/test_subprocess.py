@@ -12,6 +12,7 @@ import sys
 import threading
 
 import pytest
+from leaks import children
 
 
 async def python(program: str, *arguments: str, **options) -> sub.Process:
@@ -310,12 +311,6 @@ async def test_a_start_cancelled_at_every_await_leaves_no_process(loop, turns):
         while children():
             await asyncio.sleep(0.01)
     gc.collect()
-
-
-def children() -> list[str]:
-    """Return the processes of this one that are not yet reaped."""
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-        return file.read().split()
 
 
 async def test_no_child_stays_a_zombie(loop):
