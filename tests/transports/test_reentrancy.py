@@ -267,6 +267,7 @@ async def test_a_transport_can_be_used_inside_every_callback(loop, is_aioxide, r
         await asyncio.wait_for(protocol.lost, 10)
     assert protocol.calls.count("connection_made") == 1
     assert protocol.calls.count("connection_lost") == 1
-    assert protocol.calls[-1] == "connection_lost"
+    if is_aioxide:  # asyncio pauses a protocol that writes much to a lost connection
+        assert protocol.calls[-1] == "connection_lost"
     if not is_aioxide:
         reported.clear()  # asyncio's own transports stumble over some of this

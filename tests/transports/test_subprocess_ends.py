@@ -120,11 +120,17 @@ async def test_a_signal_between_the_exit_and_its_notice_does_nothing(loop, pidfd
     assert code == -signal.SIGKILL or (code == 255 and not is_aioxide)
 
 
-async def test_a_status_read_by_somebody_else_is_255(loop, pidfds, caplog):
+async def test_a_status_read_by_somebody_else_is_255(loop, pidfds, caplog, is_aioxide):
     process = await sleeper()
     with caplog.at_level(logging.WARNING, "asyncio"):
         os.kill(process.pid, signal.SIGTERM)
-        assert os.waitpid(process.pid, 0)[1] == signal.SIGTERM
+        try:
+            assert os.waitpid(process.pid, 0)[1] == signal.SIGTERM
+        except ChildProcessError:
+            if is_aioxide and pidfds == "pidfd":
+                raise
+            await process.wait()
+            pytest.skip("without a pidfd a thread waits for the child, and it was first")
         process.kill()
         assert await process.wait() == 255
     assert f"pid {process.pid}" in caplog.text
@@ -278,7 +284,9 @@ async def test_a_process_that_closes_its_pipes_can_be_waited_for(loop):
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_a_start_cancelled_twice_leaves_nothing(loop, turns, pidfds):
+async def test_a_start_cancelled_twice_leaves_nothing(loop, turns, pidfds, is_aioxide):
+    if not is_aioxide and sys.version_info < (3, 12):
+        pytest.skip("asyncio drops a child that may still run")
     task = asyncio.create_task(sleeper(stdin=sub.PIPE, stdout=sub.PIPE, stderr=sub.PIPE))
     for _ in range(2):
         for _ in range(turns):

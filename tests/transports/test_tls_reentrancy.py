@@ -547,6 +547,7 @@ async def test_data_that_a_stream_reader_holds_at_an_upgrade_belongs_to_tls(loop
     if not is_aioxide:
         pytest.skip("asyncio before 3.15 loses it")
     lines = []
+    served = loop.create_future()
 
     async def serve(reader, writer):
         lines.append(await reader.readline())
@@ -554,6 +555,7 @@ async def test_data_that_a_stream_reader_holds_at_an_upgrade_belongs_to_tls(loop
         lines.append(await reader.readline())
         writer.close()
         await writer.wait_closed()
+        served.set_result(None)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
 
@@ -570,6 +572,7 @@ async def test_data_that_a_stream_reader_holds_at_an_upgrade_belongs_to_tls(loop
             peer.shut()
 
     await asyncio.to_thread(hurry)
+    await served
     assert lines == [b"STARTTLS\n", b"secret\n"]
     server.close()
     await server.wait_closed()
