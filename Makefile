@@ -42,7 +42,7 @@ test-loom: tools ## every interleaving of the waker and the inbox
 	$(LOOM) -p aioxide-runtime --test loom
 
 test-python: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest: the loop on both drivers, CPython's own tests, libraries, examples
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	tools/test_python.sh $(BIN)/python $(PYTEST_FLAGS)
 
 test-all: ## test-python on every CPython 3.11 or newer on this machine
 	MAKE="$(MAKE)" tools/test_all.sh

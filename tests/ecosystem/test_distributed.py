@@ -20,6 +20,8 @@ from tornado.ioloop import IOLoop  # noqa: E402
 BLOB = os.urandom(4 << 20)
 # Of the module, because what workers get goes through pickle, also within one process.
 STARTED, RELEASE = threading.Event(), threading.Event()
+# Dask's watchers of processes, and what multiprocessing feeds a queue by.
+CLOSERS_OF_PIPES = ("AsyncProcess", "QueueFeederThread")
 
 
 def hold() -> None:
@@ -51,7 +53,7 @@ async def cluster_and_client(**options: Any) -> AsyncIterator[tuple[Any, Any]]:
         assert IOLoop.current().asyncio_loop is asyncio.get_running_loop()
         yield cluster, client
     # Threads that outlive their cluster a little close the pipes to the processes of workers.
-    while any(thread.name.startswith("AsyncProcess") for thread in threading.enumerate()):
+    while any(thread.name.startswith(CLOSERS_OF_PIPES) for thread in threading.enumerate()):
         await asyncio.sleep(0.005)
 
 
