@@ -18,6 +18,7 @@ use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, PyTraverseError, intern};
 
 use crate::event_loop::EventLoop;
+use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::{call, collector, context};
 use crate::imports::imports;
 
@@ -36,9 +37,16 @@ pub struct Record {
     arguments: Arguments,
     context: Option<Py<PyAny>>,
     event_loop: Py<EventLoop>,
-    /// Where it was made; in debug mode only.
+    /// In debug mode only.
+    origin: Option<Box<Origin>>,
+}
+
+/// What debug mode remembers of a handle.
+#[derive(Default)]
+struct Origin {
+    /// Where it was made, if debug mode was on then.
     source_traceback: Option<Py<PyAny>>,
-    /// asyncio's repr at the moment of cancellation; in debug mode only.
+    /// asyncio's repr at the moment of cancellation.
     cancelled_repr: Option<String>,
 }
 
@@ -92,16 +100,19 @@ impl Record {
             Some(context) => Bound::clone(&context).unbind(),
             None => context::copy_current(py)?,
         };
-        let source_traceback =
-            if event_loop.get().debug() { Some(imports(py)?.extract_stack.call0(py)?) } else { None };
+        let origin = if event_loop.get().debug() {
+            let source_traceback = imports(py)?.extract_stack.call0(py)?;
+            Some(Box::new(Origin { source_traceback: Some(source_traceback), cancelled_repr: None }))
+        } else {
+            None
+        };
         LIVE.store(LIVE.load(Relaxed).wrapping_add(1), Relaxed);
         Ok(Self {
             callback: Some(Bound::clone(&callback).unbind()),
             arguments: Arguments::new(arguments),
             context: Some(context),
             event_loop: event_loop.clone().unbind(),
-            source_traceback,
-            cancelled_repr: None,
+            origin,
         })
     }
 
@@ -111,8 +122,13 @@ impl Record {
             callback: self.callback.as_ref()?.clone_ref(py),
             arguments: self.arguments.clone_ref(py),
             context: self.context.as_ref()?.clone_ref(py),
-            source_traceback: self.source_traceback.as_ref().map(|traceback| traceback.clone_ref(py)),
+            source_traceback: self.source_traceback(py),
         })
+    }
+
+    fn source_traceback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let origin = self.origin.as_ref()?;
+        origin.source_traceback.as_ref().map(|traceback| traceback.clone_ref(py))
     }
 
     /// Take out everything a cancelled handle need not keep; the caller drops it unborrowed.
@@ -128,7 +144,9 @@ impl Record {
             visit.call(argument)?;
         }
         visit.call(&self.context)?;
-        visit.call(&self.source_traceback)?;
+        if let Some(origin) = &self.origin {
+            visit.call(&origin.source_traceback)?;
+        }
         visit.call(&self.event_loop)
     }
 }
@@ -225,12 +243,12 @@ macro_rules! handle_methods {
 
             #[getter]
             fn _source_traceback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-                self.record.source_traceback.as_ref().map(|traceback| traceback.clone_ref(py))
+                self.record.source_traceback(py)
             }
 
             #[getter]
             fn _repr(&self) -> Option<String> {
-                self.record.cancelled_repr.clone()
+                self.record.origin.as_ref()?.cancelled_repr.clone()
             }
 
             fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -267,7 +285,7 @@ macro_rules! handle_methods {
                 }
                 if slf.borrow().record.event_loop.get().debug() {
                     let repr = slf.repr()?.to_string();
-                    slf.borrow_mut().record.cancelled_repr = Some(repr);
+                    slf.borrow_mut().record.origin.get_or_insert_default().cancelled_repr = Some(repr);
                 }
                 Ok(true)
             }
@@ -276,7 +294,7 @@ macro_rules! handle_methods {
 }
 
 /// A callback that waits in the ready queue, or a watcher's.
-#[pyclass(module = "aioxide", weakref, freelist = 256)]
+#[pyclass(module = "aioxide", weakref)]
 pub struct Handle {
     record: Record,
     cancelled: AtomicBool,
@@ -303,6 +321,13 @@ impl Handle {
     }
 }
 
+impl Recycled for Handle {
+    fn free_list() -> &'static FreeList {
+        static LIST: FreeList = FreeList::new();
+        &LIST
+    }
+}
+
 handle_methods!(Handle, handle, [
     /// Cancel the callback. Cancelling twice, or after it ran, does nothing.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -316,7 +341,7 @@ handle_methods!(Handle, handle, [
 ]);
 
 /// A callback that waits for its time.
-#[pyclass(module = "aioxide", weakref, freelist = 256)]
+#[pyclass(module = "aioxide", weakref)]
 pub struct TimerHandle {
     record: Record,
     cancelled: AtomicBool,
@@ -357,6 +382,13 @@ impl TimerHandle {
         let ran = invocation.run(slf.as_any(), event_loop);
         collector::show_if_shared(slf);
         ran
+    }
+}
+
+impl Recycled for TimerHandle {
+    fn free_list() -> &'static FreeList {
+        static LIST: FreeList = FreeList::new();
+        &LIST
     }
 }
 

@@ -18,6 +18,8 @@ mod _rust {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
 
+    use crate::ffi::free_list;
+
     #[pymodule_export]
     use crate::event_loop::EventLoop;
     #[pymodule_export]
@@ -37,6 +39,8 @@ mod _rust {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::imports::accelerate_task_registry(module.py())?;
+        free_list::install::<Handle>(module.py());
+        free_list::install::<TimerHandle>(module.py());
         let hooks = PyDict::new(module.py());
         hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;
         module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;

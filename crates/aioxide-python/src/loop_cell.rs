@@ -10,6 +10,7 @@
 #![expect(unsafe_code, reason = "hands out &mut T from & after its own thread and re-entrancy checks")]
 
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use pyo3::{ffi, pyfunction};
@@ -104,7 +105,7 @@ impl<T> LoopCell<T> {
         let begun =
             self.owner.compare_exchange(NOBODY, this_thread(), Ordering::SeqCst, Ordering::SeqCst).is_ok();
         self.visited.store(false, Ordering::SeqCst);
-        begun.then_some(Running { cell: self })
+        begun.then_some(Running { cell: self, of_this_thread: PhantomData })
     }
 
     /// Open the cell for `body`, which must neither call Python nor drop a Python object.
@@ -114,11 +115,7 @@ impl<T> LoopCell<T> {
         }
         let owner = self.owner.load(Ordering::SeqCst);
         let guard = if owner == this_thread() {
-            if self.open.load(Ordering::Relaxed) {
-                return Err(Refused::AlreadyOpen);
-            }
-            self.open.store(true, Ordering::Relaxed);
-            Closing { flag: &self.open }
+            self.open_by_owner()?
         } else {
             if owner != NOBODY || self.visited.swap(true, Ordering::SeqCst) {
                 return Err(Refused::OtherThread);
@@ -137,12 +134,38 @@ impl<T> LoopCell<T> {
         drop(guard);
         Ok(result)
     }
+
+    /// Take the owner's flag.
+    fn open_by_owner(&self) -> Result<Closing<'_>, Refused> {
+        if self.open.load(Ordering::Relaxed) {
+            return Err(Refused::AlreadyOpen);
+        }
+        self.open.store(true, Ordering::Relaxed);
+        Ok(Closing { flag: &self.open })
+    }
 }
 
 /// Says that this thread runs the loop.
 #[must_use]
 pub struct Running<'a, T> {
     cell: &'a LoopCell<T>,
+    /// Neither `Send` nor `Sync`: whoever has it is the owner.
+    of_this_thread: PhantomData<*const ()>,
+}
+
+impl<T> Running<'_, T> {
+    /// As [`LoopCell::with`], for the owner, who need not be asked which thread this is.
+    pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Result<R, Refused> {
+        if self.cell.is_forked() {
+            return Err(Refused::Forked);
+        }
+        let guard = self.cell.open_by_owner()?;
+        // SAFETY: `self` stays on the thread that it was made on, which is the owner until it is dropped: visitors are
+        // refused, and the flag taken above refuses the owner's own re-entry.
+        let result = body(unsafe { &mut *self.cell.value.get() });
+        drop(guard);
+        Ok(result)
+    }
 }
 
 impl<T> Drop for Running<'_, T> {

@@ -178,6 +178,11 @@ impl Core {
         if more { None } else { self.interests.remove(token) }
     }
 
+    /// Whether a transport has something to send at the end of the turn.
+    pub fn has_unflushed(&self) -> bool {
+        !(self.unflushed.is_empty() && self.unflushed_tls.is_empty() && self.unflushed_datagrams.is_empty())
+    }
+
     /// The earlier of the two halves' deadlines.
     pub fn next_deadline(&mut self) -> Option<Deadline> {
         match (self.timers.next_deadline(), self.runtime.next_deadline()) {

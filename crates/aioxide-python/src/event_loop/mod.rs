@@ -105,7 +105,12 @@ impl EventLoop {
     ///
     /// RuntimeError where the loop is closed or another thread runs it.
     pub fn with_core<R>(&self, body: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
-        match self.core.with(|core| core.as_mut().map(body)) {
+        self.opened(self.core.with(|core| core.as_mut().map(body)))
+    }
+
+    /// The result of opening the cell, or the exception for why it was not opened.
+    fn opened<R>(&self, result: Result<Option<R>, Refused>) -> PyResult<R> {
+        match result {
             Ok(Some(result)) => Ok(result),
             Ok(None) => Err(PyRuntimeError::new_err("Event loop is closed")),
             Err(refused) => Err(self.refusal(refused)),

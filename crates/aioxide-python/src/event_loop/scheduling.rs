@@ -22,6 +22,7 @@ use crate::ffi::method::{Arguments, FastMethod};
 use crate::ffi::task_callbacks::{self, Kind};
 use crate::handle::{Handle, Record, TimerHandle};
 use crate::imports::imports;
+use crate::loop_cell::Refused;
 
 /// The loop's clock, in seconds: that of `time.monotonic()`.
 pub fn now() -> f64 {
@@ -256,10 +257,12 @@ impl EventLoop {
     /// exist that do so by mistake; here they work.
     pub fn enqueue(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
         let this = event_loop.get();
-        if this.core.is_foreign() {
-            return post(event_loop, callback);
+        let mut callback = Some(callback);
+        let pushed = this.core.with(|core| core.as_mut().map(|core| core.ready.extend(callback.take())));
+        match (pushed, callback) {
+            (Err(Refused::OtherThread), Some(callback)) => post(event_loop, callback),
+            (pushed, _) => this.opened(pushed),
         }
-        this.with_core(|core| core.ready.push(callback))
     }
 
     /// Put a callback into the queue in asyncio's own handle for it, of Python 3.14 and later: a lock in it makes

@@ -32,6 +32,7 @@ use pyo3::prelude::*;
 use super::{Core, EventLoop, scheduling};
 use crate::callback::Callback;
 use crate::error::os_error;
+use crate::loop_cell::Running;
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::StreamTransport;
 use crate::transports::tls::transport::TlsTransport;
@@ -55,14 +56,16 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         return Err(PyRuntimeError::new_err("This event loop is already running"));
     };
     let mut turns = Turns {
+        event_loop,
         runtime: this.with_core(|core| Rc::clone(&core.runtime))?,
+        cell: running,
         completions: Vec::new(),
         running: Queue::new(),
         callbacks_since_poll: CALLBACKS_PER_POLL,
         polls_in_vain: 0,
     };
     let result = loop {
-        if let Err(error) = turns.take_turn(event_loop) {
+        if let Err(error) = turns.take_turn() {
             break Err(error);
         }
         if this.stopping.load(Ordering::Relaxed) {
@@ -70,15 +73,15 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         }
     };
     // What was written or submitted in the last turn must reach the kernel, and what was cancelled must leave it.
-    let flushed = flush(event_loop);
-    let settled = turns.settle(event_loop);
+    let flushed = turns.flush();
+    let settled = turns.settle();
     this.stopping.store(false, Ordering::Relaxed);
     drop(turns);
-    drop(running);
     result.and(flushed).and(settled)
 }
 
-struct Turns {
+struct Turns<'a, 'py> {
+    event_loop: &'a Bound<'py, EventLoop>,
     /// The Rust half, which works with the cell closed: its tasks may come to call Python.
     runtime: Rc<Runtime>,
     completions: Vec<Completion>,
@@ -86,24 +89,44 @@ struct Turns {
     running: Queue<Callback>,
     callbacks_since_poll: usize,
     polls_in_vain: usize,
+    /// Dropped last: with it the loop no longer runs.
+    cell: Running<'a, Option<Core>>,
 }
 
-impl Turns {
-    fn take_turn(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        event_loop.get().check_process()?;
-        let timeout = timeout(event_loop)?;
-        self.wait(event_loop, timeout)?;
-        event_loop.py().check_signals()?;
-        self.collect(event_loop)?;
+impl Turns<'_, '_> {
+    fn take_turn(&mut self) -> PyResult<()> {
+        let timeout = self.timeout()?;
+        self.wait(timeout)?;
+        self.event_loop.py().check_signals()?;
+        self.collect()?;
         self.runtime.run_tasks(TASKS_PER_TURN);
-        let ran = self.run_callbacks(event_loop);
-        let flushed = flush(event_loop);
+        let ran = self.run_callbacks();
+        let flushed = self.flush();
         ran.and(flushed)
     }
 
+    /// As [`EventLoop::with_core`].
+    fn with_core<R>(&self, body: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
+        self.event_loop.get().opened(self.cell.with(|core| core.as_mut().map(body)))
+    }
+
+    /// Phase 1: zero, a duration, or `None` for as long as it takes.
+    fn timeout(&self) -> PyResult<Option<Duration>> {
+        let this = self.event_loop.get();
+        let is_wanted = this.stopping.load(Ordering::Relaxed) || !this.inbox.is_empty();
+        self.with_core(|core| {
+            // A protocol that is resumed by a flush writes after it.
+            if is_wanted || !core.ready.is_empty() || core.has_unflushed() || core.runtime.has_ready() {
+                return Some(Duration::ZERO);
+            }
+            let deadline = core.next_deadline()?;
+            Some(Duration::from_nanos(deadline.0.saturating_sub(sys::monotonic_now())))
+        })
+    }
+
     /// Phase 2.
-    fn wait(&mut self, event_loop: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
-        let py = event_loop.py();
+    fn wait(&mut self, timeout: Option<Duration>) -> PyResult<()> {
+        let py = self.event_loop.py();
         let completions = &mut self.completions;
         let since_poll = &mut self.callbacks_since_poll;
         let in_vain = &mut self.polls_in_vain;
@@ -125,11 +148,11 @@ impl Turns {
     }
 
     /// Phase 3.
-    fn collect(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        let py = event_loop.py();
-        let this = event_loop.get();
+    fn collect(&mut self) -> PyResult<()> {
+        let py = self.event_loop.py();
+        let this = self.event_loop.get();
         let completions = &mut self.completions;
-        let finished = this.with_core(|core| {
+        let collect = |core: &mut Core| {
             if !this.inbox.is_empty() {
                 this.inbox.take(&mut core.mail);
                 for callback in core.mail.drain(..) {
@@ -151,16 +174,19 @@ impl Turns {
                 core.ready.push(Callback::Timer(handle));
             }
             finished
-        })?;
+        };
+        let finished = this.opened(self.cell.with(|core| core.as_mut().map(collect)))?;
         drop(finished);
         Ok(())
     }
 
     /// Phase 5.
-    fn run_callbacks(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    fn run_callbacks(&mut self) -> PyResult<()> {
+        let event_loop = self.event_loop;
         let this = event_loop.get();
-        let running = &mut self.running;
-        this.with_core(|core| std::mem::swap(&mut core.ready, running))?;
+        let mut ready = std::mem::take(&mut self.running);
+        self.with_core(|core| std::mem::swap(&mut core.ready, &mut ready))?;
+        self.running = ready;
         self.callbacks_since_poll += self.running.len();
         let debug = this.debug();
         while let Some(callback) = self.running.pop() {
@@ -168,54 +194,61 @@ impl Turns {
             // A callback may fork; the child has no business with the parent's other callbacks.
             let ran = ran.and_then(|()| this.check_process());
             if ran.is_err() {
-                return ran.and(self.put_back(event_loop));
+                return ran.and(self.put_back());
             }
         }
         Ok(())
     }
 
     /// Have what did not run be first in the next turn.
-    fn put_back(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        let running = &mut self.running;
-        event_loop.get().with_core(|core| {
+    fn put_back(&mut self) -> PyResult<()> {
+        let mut rest = std::mem::take(&mut self.running);
+        self.with_core(|core| {
             while let Some(callback) = core.ready.pop() {
-                running.push(callback);
+                rest.push(callback);
             }
-            std::mem::swap(&mut core.ready, running);
+            core.ready = rest;
         })
     }
 
     /// Tell the kernel what is still untold, without sleeping and without running anything.
-    fn settle(&mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        event_loop.get().check_process()?;
+    fn settle(&mut self) -> PyResult<()> {
+        self.event_loop.get().check_process()?;
         let completions = &mut self.completions;
         let result = self.runtime.with_driver(|driver| {
             if driver.has_unsubmitted() { driver.wait(Some(Duration::ZERO), completions) } else { Ok(()) }
         });
-        result.map_err(|error| os_error(event_loop.py(), &error))?;
-        self.collect(event_loop)
+        result.map_err(|error| os_error(self.event_loop.py(), &error))?;
+        self.collect()
     }
-}
 
-/// Phase 1: zero, a duration, or `None` for as long as it takes.
-fn timeout(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Duration>> {
-    let this = event_loop.get();
-    if this.stopping.load(Ordering::Relaxed) || !this.inbox.is_empty() {
-        return Ok(Some(Duration::ZERO));
-    }
-    this.with_core(|core: &mut Core| {
-        // A protocol that is resumed by a flush writes after it.
-        if !core.ready.is_empty()
-            || !core.unflushed.is_empty()
-            || !core.unflushed_tls.is_empty()
-            || !core.unflushed_datagrams.is_empty()
-            || core.runtime.has_ready()
-        {
-            return Some(Duration::ZERO);
+    /// Phase 6.
+    fn flush(&self) -> PyResult<()> {
+        if !self.with_core(|core| core.has_unflushed())? {
+            return Ok(());
         }
-        let deadline = core.next_deadline()?;
-        Some(Duration::from_nanos(deadline.0.saturating_sub(sys::monotonic_now())))
-    })
+        let py = self.event_loop.py();
+        // First what comes to lie in the plain transports by it.
+        let mut result = Ok(());
+        for transport in self.with_core(|core| std::mem::take(&mut core.unflushed_tls))? {
+            result = result.and(TlsTransport::flush(transport.bind(py)));
+        }
+        let (transports, datagrams) = self.with_core(|core| {
+            (std::mem::take(&mut core.unflushed), std::mem::take(&mut core.unflushed_datagrams))
+        })?;
+        // What the driver sends, it also completes, which takes a turn of its own: one write is cheaper made
+        // at once.
+        // Nor may the last turn leave an answer open: what is written outside of turns leaves at once.
+        let in_batch = transports.len() > 1 && !self.event_loop.get().stopping.load(Ordering::Relaxed);
+        for transport in &transports {
+            // One that must end the loop keeps nobody's bytes back.
+            result = result.and(StreamTransport::flush(transport.bind(py), in_batch));
+        }
+        for transport in &datagrams {
+            result = result.and(DatagramTransport::flush(transport.bind(py)));
+        }
+        result
+    }
 }
 
 /// Run a callback in debug mode: the loop knows which it is, and says so when it was slow.
@@ -234,31 +267,6 @@ fn run_watched(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResul
     let limit = f64::from_bits(event_loop.get().slow_callback_duration.load(Ordering::Relaxed));
     if seconds >= limit {
         event_loop.call_method1(intern!(py, "_report_slow_callback"), (described, seconds))?;
-    }
-    result
-}
-
-/// Phase 6.
-fn flush(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let py = event_loop.py();
-    // First what comes to lie in the plain transports by it.
-    let mut result = Ok(());
-    for transport in event_loop.get().with_core(|core| std::mem::take(&mut core.unflushed_tls))? {
-        result = result.and(TlsTransport::flush(transport.bind(py)));
-    }
-    let (transports, datagrams) = event_loop.get().with_core(|core| {
-        (std::mem::take(&mut core.unflushed), std::mem::take(&mut core.unflushed_datagrams))
-    })?;
-    // What the driver sends, it also completes, which takes a turn of its own: one write is cheaper made
-    // at once.
-    // Nor may the last turn leave an answer open: what is written outside of turns leaves at once.
-    let in_batch = transports.len() > 1 && !event_loop.get().stopping.load(Ordering::Relaxed);
-    for transport in &transports {
-        // One that must end the loop keeps nobody's bytes back.
-        result = result.and(StreamTransport::flush(transport.bind(py), in_batch));
-    }
-    for transport in &datagrams {
-        result = result.and(DatagramTransport::flush(transport.bind(py)));
     }
     result
 }

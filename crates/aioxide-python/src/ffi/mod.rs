@@ -9,6 +9,7 @@ pub mod buffer;
 pub mod call;
 pub mod collector;
 pub mod context;
+pub mod free_list;
 pub mod method;
 pub mod task_callbacks;
 pub mod weak_set;
