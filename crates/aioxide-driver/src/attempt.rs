@@ -42,7 +42,7 @@ pub(crate) fn resume(op: &mut Op) -> Option<Outcome> {
                 source: source.map(Box::new),
             })
         }
-        Op::SendMessage { socket, buffer, address } => sys::send_message(*socket, buffer, address.as_ref())
+        Op::SendMessage { socket, buffer, address } => sys::send_message(*socket, buffer, address.as_deref())
             .map(|length| Outcome::Sent { buffer: std::mem::take(buffer), length }),
         Op::Accept { .. }
         | Op::ReceiveRepeatedly { .. }

@@ -25,8 +25,8 @@ pub enum Op {
     Connect {
         /// A non-blocking socket.
         socket: RawFd,
-        /// The peer.
-        address: SocketAddrAny,
+        /// The peer. Boxed, as below: the many operations that wait have none, and would all be as large.
+        address: Box<SocketAddrAny>,
     },
     /// Receives from a stream socket into the driver's own buffers until end of file (an empty
     /// buffer, final), failure or cancellation. Repeats.
@@ -65,7 +65,7 @@ pub enum Op {
         /// Handed back by the completion.
         buffer: Vec<u8>,
         /// The destination; `None` for a connected socket.
-        address: Option<SocketAddrAny>,
+        address: Option<Box<SocketAddrAny>>,
     },
     /// Waits until reading would not block (data, end of file, error, a new connection, a process
     /// that exited for a pidfd): [`Outcome::Ready`](crate::Outcome::Ready). Regular files,

@@ -18,7 +18,7 @@ on_every_backend! {
     fn a_listening_peer_is_connected_to(mut harness: Harness) {
         let (listener, address) = listener();
         let socket = socket(AddressFamily::INET);
-        harness.submit(1, Op::Connect { socket: socket.as_raw_fd(), address: address.into() });
+        harness.submit(1, Op::Connect { socket: socket.as_raw_fd(), address: Box::new(address.into()) });
         assert!(matches!(harness.finish(1), Outcome::Connected));
         assert_eq!(TcpStream::from(socket).peer_addr().unwrap(), address);
         drop(listener);
@@ -29,7 +29,7 @@ on_every_backend! {
         let (listener, address) = listener();
         drop(listener);
         let socket = socket(AddressFamily::INET);
-        harness.submit(1, Op::Connect { socket: socket.as_raw_fd(), address: address.into() });
+        harness.submit(1, Op::Connect { socket: socket.as_raw_fd(), address: Box::new(address.into()) });
         assert_eq!(errno(harness.finish(1)), Errno::CONNREFUSED.raw_os_error());
         harness.assert_idle();
     }
@@ -41,10 +41,10 @@ on_every_backend! {
         let address = rustix::net::getsockname(&listener).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
         let first = socket(AddressFamily::UNIX);
-        harness.submit(1, Op::Connect { socket: first.as_raw_fd(), address: address.clone() });
+        harness.submit(1, Op::Connect { socket: first.as_raw_fd(), address: Box::new(address.clone()) });
         assert!(matches!(harness.finish(1), Outcome::Connected));
         let second = socket(AddressFamily::UNIX);
-        harness.submit(2, Op::Connect { socket: second.as_raw_fd(), address });
+        harness.submit(2, Op::Connect { socket: second.as_raw_fd(), address: Box::new(address) });
         assert_eq!(errno(harness.finish(2)), Errno::AGAIN.raw_os_error());
     }
 
@@ -57,7 +57,7 @@ on_every_backend! {
         let mut fillers = Vec::new();
         let pending = loop {
             let socket = socket(AddressFamily::INET);
-            let op = Op::Connect { socket: socket.as_raw_fd(), address: address.clone() };
+            let op = Op::Connect { socket: socket.as_raw_fd(), address: Box::new(address.clone()) };
             let token = fillers.len() as u64;
             harness.submit(token, op);
             fillers.push(socket);

@@ -46,7 +46,7 @@ on_every_backend! {
         let (near, near_address) = socket();
         let (far, far_address) = socket();
         let op = |address| Op::SendMessage { socket: number(&near), buffer: b"abc".to_vec(), address };
-        harness.submit(1, op(Some(far_address.into())));
+        harness.submit(1, op(Some(Box::new(far_address.into()))));
         assert!(matches!(harness.finish(1), Outcome::Sent { length: 3, .. }));
         near.connect(far_address).unwrap();
         harness.submit(2, op(None));

@@ -119,7 +119,7 @@ impl Listener {
                 None => protocol,
             };
             let server = this.server.as_ref().map(|server| server.clone_ref(py));
-            StreamTransport::accepted(event_loop, connection, protocol, server)
+            StreamTransport::accepted(event_loop, connection, protocol, server, run_context.clone_ref(py))
         });
         let Err(error) = made else { return Ok(()) };
         EventLoop::report_error(

@@ -66,7 +66,7 @@ impl StreamTransport {
         Self::discard_writes(slf)?;
         Self::enter(slf, Phase::Lost);
         Self::tell_no_more_room(slf, error.as_ref())?;
-        Self::schedule(slf, Event::ConnectionLost(error))
+        Self::schedule(slf, Event::ConnectionLost(error.map(Box::new)))
     }
 
     /// Schedule `connection_lost` of a transport that has written everything.

@@ -1,5 +1,8 @@
 //! `get_extra_info`: what is known of a transport, converted to Python when asked for.
 
+use std::net::{SocketAddr, SocketAddrV4};
+
+use aioxide_driver::address::internet_address;
 use aioxide_driver::{SocketAddrAny, sys};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -13,19 +16,46 @@ use crate::imports::imports;
 #[derive(Default)]
 pub struct Extra {
     /// Our own address.
-    pub local: Option<SocketAddrAny>,
+    local: Option<Address>,
     /// The peer's, which the kernel forgets once the connection is reset.
-    pub peer: Option<SocketAddrAny>,
+    peer: Option<Address>,
     /// What was handed in, and what was converted already.
     pub dictionary: Option<Py<PyDict>>,
 }
 
+/// An address in little memory: every connection keeps two.
+enum Address {
+    Internet4(SocketAddrV4),
+    Other(Box<SocketAddrAny>),
+}
+
+impl Address {
+    fn new(address: SocketAddrAny) -> Self {
+        match internet_address(&address) {
+            Some(SocketAddr::V4(address)) => Self::Internet4(address),
+            _ => Self::Other(Box::new(address)),
+        }
+    }
+
+    fn get(&self) -> SocketAddrAny {
+        match self {
+            Self::Internet4(address) => SocketAddr::V4(*address).into(),
+            Self::Other(address) => SocketAddrAny::clone(address),
+        }
+    }
+}
+
 impl Extra {
+    /// Of what is no socket.
+    pub fn of_file(dictionary: Bound<'_, PyDict>) -> Self {
+        Self { dictionary: Some(dictionary.unbind()), ..Self::default() }
+    }
+
     /// Ask the kernel for the addresses of a socket.
     pub fn of_socket(descriptor: &Descriptor, dictionary: Option<Bound<'_, PyDict>>) -> Self {
         Self {
-            local: sys::local_name(descriptor.number()).ok(),
-            peer: sys::peer_name(descriptor.number()).ok().flatten(),
+            local: sys::local_name(descriptor.number()).ok().map(Address::new),
+            peer: sys::peer_name(descriptor.number()).ok().flatten().map(Address::new),
             dictionary: dictionary.map(Bound::unbind),
         }
     }
@@ -43,11 +73,11 @@ impl StreamTransport {
         let found = match name {
             "socket" if is_socket => Self::socket_info(slf)?,
             "sockname" if is_socket => {
-                let local = slf.borrow().extra.local.clone();
+                let local = slf.borrow().extra.local.as_ref().map(Address::get);
                 Self::address_info(slf, local, "getsockname")?
             }
             "peername" if is_socket => {
-                let peer = slf.borrow().extra.peer.clone();
+                let peer = slf.borrow().extra.peer.as_ref().map(Address::get);
                 Self::address_info(slf, peer, "getpeername")?
             }
             _ => return Ok(default.unwrap_or_else(|| py.None())),

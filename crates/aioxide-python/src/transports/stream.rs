@@ -89,7 +89,7 @@ pub enum Event {
     /// The writing operation was cancelled and is over.
     WritingEnded,
     /// The connection is over.
-    ConnectionLost(Option<PyErr>),
+    ConnectionLost(Option<Box<PyErr>>),
 }
 
 /// A stream transport. `isinstance(transport, asyncio.Transport)` holds.
@@ -136,24 +136,27 @@ impl StreamTransport {
             sys::set_nonblocking(number).map_err(|error| os_error(py, &error))?;
             let dictionary = extra.unwrap_or_else(|| PyDict::new(py));
             dictionary.set_item("pipe", object)?;
-            Extra { dictionary: Some(dictionary.unbind()), ..Extra::default() }
+            Extra::of_file(dictionary)
         };
-        Self::make(event_loop, kind, descriptor, protocol, waiter, extra, server)
+        let run_context = context::copy_current(py)?;
+        Self::make(event_loop, kind, descriptor, protocol, waiter, extra, server, run_context)
     }
 
-    /// Make the transport of a connection that the driver accepted.
+    /// Make the transport of a connection that the driver accepted; its events are handled in `run_context`.
     pub fn accepted(
         event_loop: &Bound<'_, EventLoop>,
         connection: OwnedFd,
         protocol: Bound<'_, PyAny>,
         server: Option<Py<PyAny>>,
+        run_context: Py<PyAny>,
     ) -> PyResult<Py<Self>> {
         let descriptor = Descriptor::Native(connection);
         disable_nagle(&descriptor);
         let extra = Extra::of_socket(&descriptor, None);
-        Self::make(event_loop, Kind::Socket, descriptor, protocol, None, extra, server)
+        Self::make(event_loop, Kind::Socket, descriptor, protocol, None, extra, server, run_context)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all that differs between the kinds")]
     fn make(
         event_loop: &Bound<'_, EventLoop>,
         kind: Kind,
@@ -162,6 +165,7 @@ impl StreamTransport {
         waiter: Option<Py<PyAny>>,
         extra: Extra,
         server: Option<Py<PyAny>>,
+        run_context: Py<PyAny>,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         let number = descriptor.number();
@@ -172,7 +176,7 @@ impl StreamTransport {
             py,
             Self {
                 event_loop: event_loop.clone().unbind(),
-                context: context::copy_current(py)?,
+                context: run_context,
                 kind,
                 phase: Phase::Open,
                 descriptor,
@@ -240,7 +244,7 @@ impl StreamTransport {
             Event::WriteMore => Self::write_out(slf),
             Event::WriteFailed(error) => Self::handle_write_failed(slf, error),
             Event::WritingEnded => Ok(()),
-            Event::ConnectionLost(error) => Self::handle_connection_lost(slf, error),
+            Event::ConnectionLost(error) => Self::handle_connection_lost(slf, error.map(|error| *error)),
         }
     }
 

@@ -25,6 +25,9 @@ const KEEP: usize = 8 * 1024;
 /// A buffer of at least so many bytes gathers no more.
 const GATHER: usize = 64 * 1024;
 
+/// A buffer that is too small for a further piece grows by at least so many bytes.
+const GROWTH: usize = 4 * 1024;
+
 /// How many pieces one system call sends at the most (`IOV_MAX` is 1024).
 const PIECES_PER_CALL: usize = 64;
 
@@ -36,12 +39,12 @@ pub enum Data<'a, 'py> {
     Buffer(Contiguous),
 }
 
-/// The queue.
+/// The queue. It holds no memory while it is empty: there are as many queues as connections, and most are.
 #[derive(Default)]
 pub struct WriteQueue {
-    pieces: VecDeque<Piece>,
-    /// A buffer to gather the next pieces in.
-    spare: Vec<u8>,
+    first: Option<Piece>,
+    /// What is behind the first.
+    rest: VecDeque<Piece>,
 }
 
 /// A piece, and how much of it has left.
@@ -65,14 +68,14 @@ pub struct Attempt {
 impl WriteQueue {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.first.is_none()
     }
 
     /// Queue the bytes of `data` from `start`, and return how many they are.
     pub fn keep(&mut self, data: &Data<'_, '_>, start: usize) -> usize {
         match data {
             Data::Bytes(bytes) if data.len() - start >= KEEP => {
-                self.pieces.push_back(Piece::Bytes((*bytes).clone().unbind(), start));
+                self.push_back(Piece::Bytes((*bytes).clone().unbind(), start));
             }
             _ => data.read(|data| self.gather(&data[start..])),
         }
@@ -81,10 +84,13 @@ impl WriteQueue {
 
     /// Take out the buffer, where one buffer is all that waits.
     pub fn take_only_buffer(&mut self) -> Option<(Vec<u8>, usize)> {
-        match self.pieces.pop_front()? {
-            Piece::Gathered(buffer, start) if self.pieces.is_empty() => Some((buffer, start)),
-            piece => {
-                self.pieces.push_front(piece);
+        if !self.rest.is_empty() {
+            return None;
+        }
+        match self.first.take()? {
+            Piece::Gathered(buffer, start) => Some((buffer, start)),
+            piece @ Piece::Bytes(..) => {
+                self.first = Some(piece);
                 None
             }
         }
@@ -93,29 +99,29 @@ impl WriteQueue {
     /// Take back a buffer of which the bytes from `start` did not leave.
     pub fn put_back(&mut self, buffer: Vec<u8>, start: usize) {
         if start < buffer.len() {
-            self.pieces.push_front(Piece::Gathered(buffer, start));
-        } else {
-            self.reuse(buffer);
+            self.push_front(Piece::Gathered(buffer, start));
         }
     }
 
     /// Take out the first piece.
     pub fn pop_front(&mut self) -> Option<Piece> {
-        self.pieces.pop_front()
+        let first = self.first.take()?;
+        self.first = self.rest.pop_front();
+        if self.first.is_none() {
+            self.rest = VecDeque::new();
+        }
+        Some(first)
     }
 
     /// Take back what is left of a piece; a user's object that is finished is returned.
     #[must_use]
     pub fn put_back_piece(&mut self, py: Python<'_>, piece: Piece) -> Option<Piece> {
         if !piece.rest(py).is_empty() {
-            self.pieces.push_front(piece);
+            self.push_front(piece);
             return None;
         }
         match piece {
-            Piece::Gathered(buffer, _) => {
-                self.reuse(buffer);
-                None
-            }
+            Piece::Gathered(..) => None,
             bytes @ Piece::Bytes(..) => Some(bytes),
         }
     }
@@ -123,14 +129,20 @@ impl WriteQueue {
     /// Send until nothing waits or the kernel takes no more.
     pub fn send(&mut self, py: Python<'_>, kind: Kind, descriptor: RawFd) -> Attempt {
         let mut attempt = Attempt { sent: 0, finished: Vec::new(), result: Ok(()) };
-        while !self.pieces.is_empty() {
-            let pieces: Vec<IoSlice<'_>> =
-                self.pieces.iter().take(PIECES_PER_CALL).map(|piece| IoSlice::new(piece.rest(py))).collect();
-            let sent = match kind {
-                Kind::Socket => sys::send_vectored(descriptor, &pieces),
-                Kind::ReadPipe | Kind::WritePipe => sys::write_vectored(descriptor, &pieces),
+        while let Some(first) = &self.first {
+            let sent = if self.rest.is_empty() {
+                match kind {
+                    Kind::Socket => sys::send(descriptor, first.rest(py)),
+                    Kind::ReadPipe | Kind::WritePipe => sys::write(descriptor, first.rest(py)),
+                }
+            } else {
+                let pieces = std::iter::once(first).chain(&self.rest).take(PIECES_PER_CALL);
+                let pieces: Vec<_> = pieces.map(|piece| IoSlice::new(piece.rest(py))).collect();
+                match kind {
+                    Kind::Socket => sys::send_vectored(descriptor, &pieces),
+                    Kind::ReadPipe | Kind::WritePipe => sys::write_vectored(descriptor, &pieces),
+                }
             };
-            drop(pieces);
             match sent {
                 Ok(sent) => {
                     attempt.sent += sent;
@@ -148,43 +160,51 @@ impl WriteQueue {
     }
 
     /// Take out everything.
-    #[must_use]
-    pub fn clear(&mut self) -> VecDeque<Piece> {
-        std::mem::take(&mut self.pieces)
+    #[must_use = "Python objects are dropped with the iterator, so choose where that happens"]
+    pub fn clear(&mut self) -> impl Iterator<Item = Piece> + use<> {
+        self.first.take().into_iter().chain(std::mem::take(&mut self.rest))
     }
 
     fn gather(&mut self, data: &[u8]) {
-        if let Some(Piece::Gathered(last, _)) = self.pieces.back_mut()
+        let last = self.rest.back_mut().or(self.first.as_mut());
+        if let Some(Piece::Gathered(last, _)) = last
             && last.len() < GATHER
         {
+            // Where a second piece comes, more will.
+            if last.capacity() - last.len() < data.len() {
+                last.reserve(data.len().max(GROWTH));
+            }
             last.extend_from_slice(data);
             return;
         }
-        let mut buffer = std::mem::take(&mut self.spare);
-        buffer.extend_from_slice(data);
-        self.pieces.push_back(Piece::Gathered(buffer, 0));
+        self.push_back(Piece::Gathered(data.to_vec(), 0));
+    }
+
+    fn push_back(&mut self, piece: Piece) {
+        if self.first.is_none() {
+            self.first = Some(piece);
+        } else {
+            self.rest.push_back(piece);
+        }
+    }
+
+    fn push_front(&mut self, piece: Piece) {
+        if let Some(second) = self.first.replace(piece) {
+            self.rest.push_front(second);
+        }
     }
 
     fn advance(&mut self, py: Python<'_>, mut sent: usize, finished: &mut Vec<Piece>) {
-        while let Some(first) = self.pieces.front_mut() {
+        while let Some(first) = &mut self.first {
             let rest = first.rest(py).len();
             if sent < rest {
                 first.advance(sent);
                 return;
             }
             sent -= rest;
-            match self.pieces.pop_front() {
-                Some(Piece::Gathered(buffer, _)) => self.reuse(buffer),
-                Some(piece) => finished.push(piece),
-                None => return,
+            if let Some(piece @ Piece::Bytes(..)) = self.pop_front() {
+                finished.push(piece);
             }
-        }
-    }
-
-    fn reuse(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.capacity() == 0 && buffer.capacity() <= GATHER {
-            buffer.clear();
-            self.spare = buffer;
         }
     }
 }

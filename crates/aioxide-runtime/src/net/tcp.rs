@@ -21,7 +21,7 @@ impl TcpStream {
         let handle = Handle::current();
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = socket2::Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-        let op = Op::Connect { socket: socket.as_raw_fd(), address: address.into() };
+        let op = Op::Connect { socket: socket.as_raw_fd(), address: Box::new(address.into()) };
         // The operation ends before the socket is closed: locals are dropped in reverse order.
         finished(Operation::submit(&handle, op).await)?;
         socket.set_tcp_nodelay(true)?;

@@ -3,8 +3,6 @@
 //! Small writes of a turn are gathered and enciphered together at its end: one record, one call, one send. What fills a
 //! record is enciphered at once. While the transport below is full, nothing is enciphered: plain text waits.
 
-use std::collections::VecDeque;
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -67,8 +65,8 @@ impl WriteSide {
     }
 
     /// Take out what waits.
-    #[must_use]
-    pub fn clear(&mut self) -> VecDeque<Piece> {
+    #[must_use = "Python objects are dropped with the iterator, so choose where that happens"]
+    pub fn clear(&mut self) -> impl Iterator<Item = Piece> + use<> {
         self.size = 0;
         self.backlog.clear()
     }
