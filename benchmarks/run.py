@@ -10,6 +10,8 @@ that aioxide, or everything, failed somewhere; slowness is no failure.
 import argparse
 import json
 import os
+import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -173,13 +175,24 @@ def save(
         "format": FORMAT,
         "complete": complete,
         "baseline": loops.BASELINE,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": about,
-        "settings": vars(options) | {"json": str(path)},
+        "settings": vars(options) | {"json": str(path), "command": command()},
         "loops": described,
         "rows": results.as_data(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    path.write_text(compact(json.dumps(data, indent=1)) + "\n", encoding="utf-8")
+
+
+def command() -> str:
+    """Spell out how this run was started."""
+    return shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
+
+
+def compact(text: str) -> str:
+    """Put lists of numbers on one line each."""
+    return re.sub(r"\[[-\d.e,\s]+\]", lambda found: re.sub(r"\s+", " ", found.group()), text)
 
 
 def exit_status(results: Results) -> int:
