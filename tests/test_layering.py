@@ -21,6 +21,7 @@ MAY_DEPEND_ON: dict[str, set[str]] = {
     "aioxide-driver": set(),
     "aioxide-runtime": {"aioxide-driver"},
     "aioxide-python": {"aioxide-driver", "aioxide-runtime"},
+    "bare-echo": {"aioxide-driver"},
     "load-generator": set(),
 }
 

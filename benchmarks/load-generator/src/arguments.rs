@@ -4,16 +4,42 @@
 //! never corrected.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::failure::Failure;
 
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Load a server and measure time.
+    Load,
+    /// Open connections and measure the server's memory.
+    Memory,
+    /// Be the server of a measured client.
+    Peer,
+}
+
+/// Where the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Internet(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
 /// What carries the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// A TCP connection.
+    /// A TCP connection, or that of a Unix socket.
     Stream,
+    /// A TCP connection with TLS; `--authority` names the file that the server's certificate is checked with.
+    Tls,
+    /// HTTP/1.1, a request at a time.
+    Http,
+    /// No messages: each connection is opened and closed again.
+    Visits,
     /// UDP, one datagram for each message. A datagram that is lost is a failure, as with a stream: on the loopback
     /// that is one which the receiver's buffer had no room for, so little may be in flight.
     Datagrams,
@@ -22,7 +48,8 @@ pub enum Transport {
 /// What to do, validated.
 #[derive(Debug)]
 pub struct Arguments {
-    pub address: SocketAddr,
+    pub job: Job,
+    pub address: Address,
     pub transport: Transport,
     pub connections: usize,
     pub message_bytes: usize,
@@ -30,7 +57,9 @@ pub struct Arguments {
     pub pipelined: usize,
     pub warm_up: Duration,
     pub duration: Duration,
-    /// The server's process, when its CPU time is wanted.
+    /// The certificate of the authority that signed the server's, as PEM.
+    pub authority: Option<PathBuf>,
+    /// The server's process, when its CPU time or memory is wanted.
     pub pid: Option<u32>,
     /// The core to run on.
     pub core: Option<usize>,
@@ -41,21 +70,26 @@ impl Arguments {
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, Failure> {
         let mut address = None;
         let mut arguments = Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            job: Job::Load,
+            address: Address::Internet(SocketAddr::from(([127, 0, 0, 1], 0))),
             transport: Transport::Stream,
             connections: 1,
             message_bytes: 1024,
             pipelined: 1,
             warm_up: Duration::from_millis(100),
             duration: Duration::from_secs(1),
+            authority: None,
             pid: None,
             core: None,
         };
         while let Some(name) = words.next() {
             let value = words.next().ok_or_else(|| Failure::Arguments(format!("{name} needs a value")))?;
             match name.as_str() {
-                "--address" => address = Some(parsed(&name, &value)?),
+                "--job" => arguments.job = job(&name, &value)?,
+                "--address" => address = Some(Address::Internet(parsed(&name, &value)?)),
+                "--path" => address = Some(Address::Unix(value.into())),
                 "--transport" => arguments.transport = transport(&name, &value)?,
+                "--authority" => arguments.authority = Some(value.into()),
                 "--connections" => arguments.connections = at_least_one(&name, &value)?,
                 "--message-bytes" => arguments.message_bytes = at_least_one(&name, &value)?,
                 "--pipelined" => arguments.pipelined = at_least_one(&name, &value)?,
@@ -66,13 +100,45 @@ impl Arguments {
                 _ => return Err(Failure::Arguments(format!("unknown argument {name}"))),
             }
         }
-        if arguments.transport == Transport::Datagrams && arguments.message_bytes > LARGEST_DATAGRAM {
-            return Err(Failure::Arguments(format!(
-                "--message-bytes: a datagram has at most {LARGEST_DATAGRAM}"
-            )));
+        arguments.check(address)
+    }
+
+    /// Refuses what does not fit together.
+    fn check(mut self, address: Option<Address>) -> Result<Self, Failure> {
+        let refuse = |problem: String| Err(Failure::Arguments(problem));
+        if self.job == Job::Peer {
+            return Ok(self);
         }
-        arguments.address = address.ok_or_else(|| Failure::Arguments("--address is required".to_owned()))?;
-        Ok(arguments)
+        let Some(address) = address else { return refuse("--address or --path is required".to_owned()) };
+        self.address = address;
+        let is_internet = matches!(self.address, Address::Internet(_));
+        match self.transport {
+            Transport::Datagrams if self.message_bytes > LARGEST_DATAGRAM => {
+                refuse(format!("--message-bytes: a datagram has at most {LARGEST_DATAGRAM}"))
+            }
+            Transport::Tls if self.authority.is_none() => {
+                refuse("--transport tls needs --authority".to_owned())
+            }
+            Transport::Http if self.pipelined > 1 => {
+                refuse("--pipelined: HTTP asks once at a time".to_owned())
+            }
+            Transport::Visits | Transport::Datagrams | Transport::Tls if !is_internet => {
+                refuse("--path is for streams".to_owned())
+            }
+            _ if self.job == Job::Memory && self.pid.is_none() => {
+                refuse("--job memory needs --pid".to_owned())
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+fn job(name: &str, value: &str) -> Result<Job, Failure> {
+    match value {
+        "load" => Ok(Job::Load),
+        "memory" => Ok(Job::Memory),
+        "peer" => Ok(Job::Peer),
+        _ => Err(Failure::Arguments(format!("{name}: {value:?} is none of load, memory, peer"))),
     }
 }
 
@@ -80,7 +146,12 @@ fn transport(name: &str, value: &str) -> Result<Transport, Failure> {
     match value {
         "stream" => Ok(Transport::Stream),
         "datagrams" => Ok(Transport::Datagrams),
-        _ => Err(Failure::Arguments(format!("{name}: {value:?} is neither stream nor datagrams"))),
+        "tls" => Ok(Transport::Tls),
+        "http" => Ok(Transport::Http),
+        "visits" => Ok(Transport::Visits),
+        _ => Err(Failure::Arguments(format!(
+            "{name}: {value:?} is none of stream, datagrams, tls, http, visits"
+        ))),
     }
 }
 
@@ -150,6 +221,11 @@ mod tests {
             ("--address 127.0.0.1:80 --pid", "--pid"),
             ("--address 127.0.0.1:80 --transport pigeons", "--transport"),
             ("--address 127.0.0.1:80 --transport datagrams --message-bytes 65508", "--message-bytes"),
+            ("--address 127.0.0.1:80 --transport tls", "--authority"),
+            ("--address 127.0.0.1:80 --transport http --pipelined 2", "--pipelined"),
+            ("--path socket --transport visits", "--path"),
+            ("--address 127.0.0.1:80 --job memory", "--pid"),
+            ("--job nap", "--job"),
             ("--colour red", "--colour"),
         ] {
             let failure = parse(line).expect_err(line).to_string();

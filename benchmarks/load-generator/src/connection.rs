@@ -1,18 +1,17 @@
-//! One connection: what it has started, sent and received, and whether the echo is right.
+//! One connection to an echo server: what it has started, sent and received, and whether the echo is right.
 //!
 //! # Invariants
 //! - `received ≤ sent ≤ started`, all in bytes of the connection's stream. With datagrams each message is one.
 //! - `start_times` holds one entry per message in flight, oldest first.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use crate::arguments::Transport;
 use crate::failure::Failure;
 use crate::pattern::Pattern;
+use crate::socket::Socket;
 
 /// A client of the echo server.
 #[derive(Debug)]
@@ -25,47 +24,10 @@ pub struct Connection {
     start_times: VecDeque<Instant>,
 }
 
-/// What the messages go through.
-#[derive(Debug)]
-enum Socket {
-    Stream(TcpStream),
-    Datagrams(UdpSocket),
-}
-
-impl Socket {
-    fn read(&mut self, memory: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Stream(stream) => stream.read(memory),
-            Self::Datagrams(socket) => socket.recv(memory),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Stream(stream) => stream.write(bytes),
-            Self::Datagrams(socket) => socket.send(bytes),
-        }
-    }
-}
-
 impl Connection {
-    /// Connects, then makes the socket non-blocking.
-    pub fn open(address: SocketAddr, transport: Transport, index: usize) -> io::Result<Self> {
-        let socket = match transport {
-            Transport::Stream => {
-                let stream = TcpStream::connect(address)?;
-                stream.set_nodelay(true)?;
-                stream.set_nonblocking(true)?;
-                Socket::Stream(stream)
-            }
-            Transport::Datagrams => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-                socket.connect(address)?;
-                socket.set_nonblocking(true)?;
-                Socket::Datagrams(socket)
-            }
-        };
-        Ok(Self { socket, index, started: 0, sent: 0, received: 0, start_times: VecDeque::new() })
+    /// Takes over a socket that is connected. `index` chooses the bytes it sends.
+    pub fn new(socket: Socket, index: usize) -> Self {
+        Self { socket, index, started: 0, sent: 0, received: 0, start_times: VecDeque::new() }
     }
 
     /// Puts one more message of `bytes` in flight; `send` does the sending.
@@ -75,18 +37,22 @@ impl Connection {
     }
 
     /// Sends what is started, in messages of `bytes`, until the socket is full.
-    pub fn send(&mut self, bytes: usize, pattern: &Pattern) -> Result<(), Failure> {
+    pub fn send(&mut self, bytes: usize, pattern: &Pattern) -> io::Result<()> {
+        match self.send_until_full(bytes, pattern) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            result => result,
+        }
+    }
+
+    fn send_until_full(&mut self, bytes: usize, pattern: &Pattern) -> io::Result<()> {
+        self.socket.flush()?;
         while self.sent < self.started {
-            let length = match self.socket {
-                Socket::Stream(_) => self.started - self.sent,
-                Socket::Datagrams(_) => bytes as u64,
-            };
+            let length = if self.socket.has_boundaries() { bytes as u64 } else { self.started - self.sent };
             let window = pattern.window(self.index, self.sent, length);
             match self.socket.write(window) {
                 Ok(count) => self.sent += count as u64,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -115,9 +81,8 @@ impl Connection {
             self.check(&scratch[..count], pattern)?;
             self.received += count as u64;
             total += count;
-            // epoll(7): on a stream socket a short read means that it is empty, and the next byte
-            // brings a new edge. The end of the stream may have come with the edge already taken.
-            let may_be_empty = matches!(self.socket, Socket::Stream(_)) && count < scratch.len();
+            // The end of the stream may have come with the edge already taken.
+            let may_be_empty = self.socket.is_empty_after_short_read() && count < scratch.len();
             if may_be_empty && !hung_up {
                 break;
             }
@@ -162,9 +127,6 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            Socket::Stream(stream) => stream.as_fd(),
-            Socket::Datagrams(socket) => socket.as_fd(),
-        }
+        self.socket.as_fd()
     }
 }

@@ -6,6 +6,8 @@ use std::io;
 /// Everything that ends a run without a result.
 #[derive(Debug)]
 pub enum Failure {
+    /// The web server's answer is not the one that is expected.
+    Answer(String),
     /// The command line makes no sense.
     Arguments(String),
     /// The server closed a connection that was still owed bytes.
@@ -21,7 +23,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Arguments(problem) => write!(out, "{problem}"),
+            Self::Answer(problem) | Self::Arguments(problem) => write!(out, "{problem}"),
             Self::Closed { connection, missing } => {
                 write!(out, "the server closed connection {connection} with {missing} bytes still to come")
             }
@@ -40,7 +42,11 @@ impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io(error) => Some(error),
-            Self::Arguments(_) | Self::Closed { .. } | Self::Mismatch { .. } | Self::Stalled { .. } => None,
+            Self::Answer(_)
+            | Self::Arguments(_)
+            | Self::Closed { .. }
+            | Self::Mismatch { .. }
+            | Self::Stalled { .. } => None,
         }
     }
 }

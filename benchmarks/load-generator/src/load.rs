@@ -17,16 +17,19 @@ use rustix::event::epoll::EventFlags;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Transport};
+use crate::client::Client;
 use crate::connection::Connection;
 use crate::failure::Failure;
+use crate::http::Visitor;
 use crate::pattern::{Pattern, WINDOW};
+use crate::socket::Dialer;
 
 /// Connections to one server, and what they send.
 #[derive(Debug)]
 pub struct Load {
     epoll: OwnedFd,
-    connections: Vec<Connection>,
+    clients: Vec<Client>,
     message_bytes: usize,
     pipelined: usize,
     pattern: Pattern,
@@ -43,19 +46,24 @@ pub struct Measurement {
 }
 
 impl Load {
-    /// Opens every connection before anything is sent.
-    pub fn connect(arguments: &Arguments) -> Result<Self, Failure> {
+    /// Opens every one of `connections` before anything is sent.
+    pub fn connect(arguments: &Arguments, connections: usize) -> Result<Self, Failure> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let connections = (0..arguments.connections)
+        let dialer = Dialer::new(arguments)?;
+        let clients = (0..connections)
             .map(|index| {
-                let connection = Connection::open(arguments.address, arguments.transport, index)?;
-                epoll::add(&epoll, &connection, epoll::EventData::new_u64(index as u64), INTEREST)?;
-                Ok(connection)
+                let socket = dialer.open()?;
+                let client = match arguments.transport {
+                    Transport::Http => Client::Http(Visitor::new(socket, index)),
+                    _ => Client::Echo(Connection::new(socket, index)),
+                };
+                epoll::add(&epoll, &client, epoll::EventData::new_u64(index as u64), INTEREST)?;
+                Ok(client)
             })
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Self {
             epoll,
-            connections,
+            clients,
             message_bytes: arguments.message_bytes,
             pipelined: arguments.pipelined,
             pattern: Pattern::new(),
@@ -68,12 +76,12 @@ impl Load {
         let start = Instant::now();
         let deadline = start + duration;
         let mut latencies = Vec::new();
-        let mut in_flight = self.connections.len() * self.pipelined;
-        for connection in &mut self.connections {
+        let mut in_flight = self.clients.len() * self.pipelined;
+        for client in &mut self.clients {
             for _ in 0..self.pipelined {
-                connection.start(self.message_bytes, start);
+                client.start(self.message_bytes, start);
             }
-            connection.send(self.message_bytes, &self.pattern)?;
+            client.send(self.message_bytes, &self.pattern)?;
         }
         let mut events = Vec::with_capacity(EVENTS);
         let mut last_byte = start;
@@ -83,9 +91,9 @@ impl Load {
             let refill = now < deadline;
             for event in events.drain(..) {
                 let index = event.data.u64() as usize;
-                let connection = &mut self.connections[index];
+                let client = &mut self.clients[index];
                 let finished_before = latencies.len();
-                let received = connection.receive(
+                let received = client.receive(
                     self.message_bytes,
                     // Copied out: the kernel's struct is packed.
                     { event.flags }.intersects(HUNG_UP),
@@ -99,15 +107,15 @@ impl Load {
                 let finished = latencies.len() - finished_before;
                 if refill {
                     for _ in 0..finished {
-                        connection.start(self.message_bytes, Instant::now());
+                        client.start(self.message_bytes, Instant::now());
                     }
                 } else {
                     in_flight -= finished;
                 }
-                connection.send(self.message_bytes, &self.pattern)?;
+                client.send(self.message_bytes, &self.pattern)?;
             }
             if now - last_byte > STALL {
-                let in_flight = self.connections.iter().map(Connection::in_flight).sum();
+                let in_flight = self.clients.iter().map(Client::in_flight).sum();
                 return Err(Failure::Stalled { in_flight });
             }
         }
@@ -153,5 +161,5 @@ const EVENTS: usize = 1024;
 /// How often a silent server is looked at.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Silence after which a server counts as stuck.
-const STALL: Duration = Duration::from_secs(5);
+pub const STALL: Duration = Duration::from_secs(5);
 const PAGE: usize = 4096;

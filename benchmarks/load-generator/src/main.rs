@@ -1,26 +1,33 @@
-//! Loads an echo server from outside its process and measures it.
+//! Loads a server from outside its process and measures it.
 //!
 //! Opens N connections, keeps P messages in flight on each, compares every echoed byte with what
 //! was sent, and prints one line of JSON: messages, seconds, latencies and the CPU time the server
 //! spent. A server that answers wrongly, closes early or stops answering is a failure (exit status
-//! 1, the reason on stderr), never a slow result.
+//! 1, the reason on stderr), never a slow result. Other jobs: `memory` tells what a connection costs
+//! the server while nothing happens, `peer` is the server that a measured client talks to.
 //!
 //! The measured span begins and ends with nothing in flight and the server asleep: every counted
 //! message was received, answered and paid for inside it.
 
 mod arguments;
+mod client;
 mod connection;
 mod failure;
+mod http;
 mod load;
+mod memory;
 mod pattern;
+mod peer;
 mod server_time;
+mod socket;
+mod visits;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Address, Arguments, Job, Transport};
 use crate::failure::Failure;
 use crate::load::{Load, Measurement};
 use crate::server_time::ServerTime;
@@ -38,20 +45,55 @@ fn main() -> ExitCode {
     }
 }
 
-/// Warms the server up, measures it and returns the line to print.
+/// Does the job and returns the line to print.
 fn run(arguments: &Arguments) -> Result<String, Failure> {
     if let Some(core) = arguments.core {
         let mut cores = CpuSet::new();
         cores.set(core);
         sched_setaffinity(None, &cores)?;
     }
-    let mut load = Load::connect(arguments)?;
-    load.run(arguments.warm_up)?;
+    match (arguments.job, arguments.transport, &arguments.address) {
+        (Job::Peer, ..) => peer::serve().map(|()| String::new()),
+        (Job::Memory, ..) => measure_memory(arguments),
+        (Job::Load, Transport::Visits, Address::Internet(address)) => {
+            measure(arguments, |duration| visits::run(*address, arguments.connections, duration))
+        }
+        (Job::Load, ..) => {
+            let mut load = Load::connect(arguments, arguments.connections)?;
+            measure(arguments, |duration| load.run(duration))
+        }
+    }
+}
+
+/// Warms the server up, then measures it.
+fn measure(
+    arguments: &Arguments,
+    mut load: impl FnMut(Duration) -> Result<Measurement, Failure>,
+) -> Result<String, Failure> {
+    load(arguments.warm_up)?;
     let before = arguments.pid.map(ServerTime::read_settled).transpose()?;
-    let measurement = load.run(arguments.duration)?;
+    let measurement = load(arguments.duration)?;
     let after = arguments.pid.map(ServerTime::read_settled).transpose()?;
     let spent = before.zip(after).map(|(before, after)| after.since(&before));
     Ok(line(arguments, measurement, spent.as_ref()))
+}
+
+/// Compares the server's memory before and after all connections are open, each having done its first exchange. A
+/// quarter as many are open before that: they take what the server has at hand, and what it needs only once.
+fn measure_memory(arguments: &Arguments) -> Result<String, Failure> {
+    let pid = arguments.pid.unwrap_or_default();
+    let open = |count| {
+        let mut load = Load::connect(arguments, count)?;
+        load.run(Duration::ZERO)?;
+        ServerTime::read_settled(pid)?;
+        Ok::<_, Failure>((memory::resident(pid)?, load))
+    };
+    let (before, _first) = open(arguments.connections.div_ceil(4))?;
+    let (after, _rest) = open(arguments.connections)?;
+    Ok(format!(
+        "{{\"connections\": {}, \"message_bytes\": {}, \"resident_before\": {before}, \"resident_after\": {after}}}",
+        arguments.connections, arguments.message_bytes,
+    ))
 }
 
 /// The result as JSON: numbers only, so nothing needs escaping.

@@ -1,19 +1,14 @@
-"""The machine a run happens on: what it is, which cores are used, and the load generator's binary.
+"""The machine a run happens on: what it is, and which cores are used.
 
 Results mean little without it, so a description goes into every file.
 """
 
-import json
 import os
 import platform
 import resource
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
 FILES_WANTED = 65_536
 
 
@@ -47,30 +42,8 @@ def describe() -> dict[str, Any]:
 
 
 def allow_many_files() -> None:
-    """Raise the limit of open files, which children inherit: a thousand connections need it."""
+    """Raise the limit of open files, which children inherit: thousands of connections need it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, FILES_WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def build_load_generator() -> Path:
-    """Build the load generator with Cargo and return its binary; a second call costs nothing."""
-    cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
-    if cargo is None:
-        raise SystemExit("cargo is needed to build the load generator: see https://rustup.rs")
-    command = [cargo, "build", "--release", "--package", "load-generator"]
-    built = subprocess.run(
-        [*command, "--message-format", "json-render-diagnostics"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if built.returncode:
-        raise SystemExit("the load generator does not build: see above")
-    for message in map(json.loads, built.stdout.splitlines()):
-        if message.get("executable") and message["target"]["name"] == "load-generator":
-            return Path(message["executable"])
-    print(built.stdout, file=sys.stderr)
-    raise SystemExit("cargo built no load generator")

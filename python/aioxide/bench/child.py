@@ -1,8 +1,9 @@
 """The measuring process: one loop, one job, one line of JSON on standard output.
 
-    child.py describe LOOP
-    child.py scheduling LOOP SCENARIO OPERATIONS REPETITIONS
-    child.py serve LOOP SERVER MESSAGE_BYTES
+    launch.py describe LOOP
+    launch.py scheduling LOOP SCENARIO OPERATIONS REPETITIONS
+    launch.py client LOOP CLIENT OPERATIONS REPETITIONS PORT
+    launch.py serve LOOP SERVER MESSAGE_BYTES
 
 Every cell of every round gets a process of its own, so no loop inherits another's heap, threads or
 warm caches. `serve` runs until it is killed. Failures leave by exception: the runner puts the last
@@ -15,11 +16,14 @@ import json
 import os
 import sys
 import time
-from typing import Any, cast
+from typing import Any
 
-from loops import Candidate, candidate
-from scheduling import SCENARIOS, Scenario
-from servers import SERVERS
+from . import clients, servers
+from .loops import Candidate, candidate
+from .scheduling import SCENARIOS, Scenario
+
+WARM_UP = 20_000
+"""Operations that suffice to warm up."""
 
 
 def describe(chosen: Candidate) -> dict[str, Any]:
@@ -38,7 +42,7 @@ async def measure(scenario: Scenario, operations: int, repetitions: int) -> dict
     """Time a scenario after one warm-up, by both clocks; the best repetition is the least disturbed one."""
     wall: list[float] = []
     cpu: list[float] = []
-    await scenario(operations)
+    await scenario(min(operations, WARM_UP))
     for _ in range(repetitions):
         gc.collect()
         cpu_start = time.process_time_ns()
@@ -49,26 +53,43 @@ async def measure(scenario: Scenario, operations: int, repetitions: int) -> dict
     return {"wall_ns": min(wall), "cpu_ns": min(cpu), "wall_repetitions_ns": wall, "cpu_repetitions_ns": cpu}
 
 
-def schedule(chosen: Candidate, scenario: str, operations: int, repetitions: int) -> dict[str, Any]:
-    """Run a scheduling scenario on a fresh loop."""
+def schedule(chosen: Candidate, scenario: Scenario, operations: int, repetitions: int) -> dict[str, Any]:
+    """Run a scenario on a fresh loop."""
     loop = chosen.new_loop()
     try:
-        return loop.run_until_complete(measure(SCENARIOS[scenario], operations, repetitions))
+        return loop.run_until_complete(measure(scenario, operations, repetitions))
     finally:
         loop.close()
 
 
 def serve(chosen: Candidate, server: str, message_bytes: int) -> None:
-    """Start an echo server, announce its port, and run until killed."""
+    """Start a server, announce its address, and run until killed."""
+    if server in servers.SERVERS:
+        start = servers.SERVERS[server]
+    else:
+        from . import web
+
+        start = web.SERVERS[server]
     loop = chosen.new_loop()
     asyncio.set_event_loop(loop)
-    running = loop.run_until_complete(SERVERS[server](message_bytes))
+    running = loop.run_until_complete(start(message_bytes))
     if hasattr(running, "sockets"):
-        address = cast(asyncio.Server, running).sockets[0].getsockname()
+        address = running.sockets[0].getsockname()
     else:
-        address = cast(asyncio.DatagramTransport, running).get_extra_info("sockname")
-    announce({"port": address[1]})
+        address = running.get_extra_info("sockname")
+    announce({"path": address} if isinstance(address, str) else {"port": address[1]})
     loop.run_forever()
+
+
+def client(chosen: Candidate, name: str, operations: int, repetitions: int, port: int) -> dict[str, Any]:
+    """Run a client of the peer on `port`."""
+    if name in clients.CLIENTS:
+        talk = clients.CLIENTS[name]
+    else:
+        from . import web
+
+        talk = web.CLIENTS[name]
+    return schedule(chosen, lambda count: talk(count, port), operations, repetitions)
 
 
 def announce(result: dict[str, Any]) -> None:
@@ -86,7 +107,10 @@ def main(arguments: list[str]) -> None:
         case ["describe", name]:
             announce(describe(candidate(name)))
         case ["scheduling", name, scenario, operations, repetitions]:
-            announce(schedule(candidate(name), scenario, int(operations), int(repetitions)))
+            program = (SCENARIOS | clients.PROCESSES)[scenario]
+            announce(schedule(candidate(name), program, int(operations), int(repetitions)))
+        case ["client", name, start, operations, repetitions, port]:
+            announce(client(candidate(name), start, int(operations), int(repetitions), int(port)))
         case ["serve", name, server, message_bytes]:
             serve(candidate(name), server, int(message_bytes))
         case _:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loops import BASELINE
-from rows import EchoRow, Row
+from .loops import BASELINE, Candidate
+from .rows import Row
 
 
 @dataclass
@@ -30,14 +30,20 @@ class Cell:
         """Return the median of the rounds, if any succeeded."""
         return statistics.median(self.values) if self.rounds else None
 
+    @property
+    def p99(self) -> float | None:
+        """Return the median of the rounds' 99th percentiles of latency, where latencies were measured."""
+        latencies = [result["latency_p99_us"] for result in self.rounds if "latency_p99_us" in result]
+        return statistics.median(latencies) if latencies else None
+
 
 class Results:
     """The table as data: one cell per row and loop."""
 
-    def __init__(self, rows: Sequence[Row], loops: Sequence[str]) -> None:
+    def __init__(self, rows: Sequence[Row], candidates: Sequence[Candidate]) -> None:
         self.rows = list(rows)
-        self.loops = list(loops)
-        self.cells = {(row.name, loop): Cell() for row in rows for loop in loops}
+        self.loops = [candidate.name for candidate in candidates]
+        self.cells = {(row.name, loop): Cell() for row in rows for loop in self.loops}
 
     def cell(self, row: Row, loop: str) -> Cell:
         """Return one cell."""
@@ -71,7 +77,7 @@ class Results:
         return [
             {
                 "name": row.name,
-                "kind": "echo" if isinstance(row, EchoRow) else "scheduling",
+                "kind": row.kind,
                 "unit": row.unit,
                 "cells": {loop: self.cell_as_data(row, loop) for loop in self.loops},
             }
@@ -85,6 +91,7 @@ class Results:
             "median": cell.median,
             "min": min(cell.values, default=None),
             "max": max(cell.values, default=None),
+            "p99_us": cell.p99,
             f"ratio_to_{BASELINE}": self.ratio(row, loop),
             "rounds": cell.rounds,
             "errors": cell.errors,

@@ -4,11 +4,11 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from loops import BASELINE
-from results import Cell, Results
-from rows import Row, SchedulingRow
+from .loops import BASELINE
+from .results import Cell, Results
+from .rows import Row, SchedulingRow
 
-COLUMN = 17
+COLUMN = 19
 CLOSE = 0.05
 """Differences up to this are noise on most machines."""
 
@@ -32,24 +32,27 @@ def heading(loops: list[dict[str, Any]], machine: dict[str, Any]) -> Iterator[st
         if loop["available"]:
             profile = loop["build"].get("profile", "release")
             warning = "" if profile == "release" else f", built with profile {profile}: not worth measuring"
-            yield f"  {loop['name']:<16} {loop['version']:<10} driver: {loop['driver']}{warning}"
+            yield f"  {loop['name']:<21} {loop['version']:<13} driver: {loop['driver']}{warning}"
         else:
-            yield f"  {loop['name']:<16} not measured: {loop['reason']}"
+            yield f"  {loop['name']:<21} not measured: {loop['reason']}"
 
 
 def body(results: Results, clock: str) -> Iterator[str]:
-    """Yield two lines per row: median and ratio, then the spread of the rounds."""
+    """Yield two lines per row: median and ratio, then the spread of the rounds; a third one for latencies."""
     width = max((len(row.name) for row in results.rows), default=0) + 2
     unit = None
     for row in results.rows:
         if row.unit != unit:
             unit = row.unit
             yield ""
-            by = f" by {clock} time" if isinstance(row, SchedulingRow) else ""
+            by = f" by {clock} time" if isinstance(row, SchedulingRow) and row.clock is None else ""
             yield f"{unit}{by}: median and times as fast as {BASELINE}; below, the spread of the rounds"
             yield " " * width + "".join(f"{loop:>{COLUMN}}" for loop in results.loops)
         yield f"{row.name:<{width}}" + "".join(first_line(results, row, loop) for loop in results.loops)
-        yield " " * width + "".join(second_line(results.cell(row, loop)) for loop in results.loops)
+        cells = [results.cell(row, loop) for loop in results.loops]
+        yield " " * width + "".join(second_line(cell) for cell in cells)
+        if any(cell.p99 is not None for cell in cells):
+            yield " " * width + "".join(third_line(cell) for cell in cells)
 
 
 def first_line(results: Results, row: Row, loop: str) -> str:
@@ -72,6 +75,13 @@ def second_line(cell: Cell) -> str:
     if not cell.values:
         return " " * COLUMN
     return f"{number(min(cell.values))}-{number(max(cell.values))}".rjust(COLUMN)
+
+
+def third_line(cell: Cell) -> str:
+    """Render the latency that one message in a hundred exceeds."""
+    if cell.errors or cell.p99 is None:
+        return " " * COLUMN
+    return f"p99 {number(cell.p99)} us".rjust(COLUMN)
 
 
 def number(value: float) -> str:

@@ -179,6 +179,23 @@ async def run_in_executor(count: int) -> None:
     expect(total, count)
 
 
+async def waiting_tasks(count: int) -> None:
+    """Have tasks wait for one event, all alive at once, then let them go."""
+    event = asyncio.Event()
+    total = 0
+
+    async def wait() -> None:
+        nonlocal total
+        await event.wait()
+        total += 1
+
+    tasks = [asyncio.create_task(wait()) for _ in range(count)]
+    await asyncio.sleep(0)
+    event.set()
+    await asyncio.wait(tasks)
+    expect(total, count)
+
+
 def expect(found: int, wanted: int) -> None:
     """Fail the row when the loop did not do what it was asked."""
     if found != wanted:
@@ -202,5 +219,6 @@ SCENARIOS: dict[str, Scenario] = {
         future_await,
         event_ping_pong,
         run_in_executor,
+        waiting_tasks,
     )
 }

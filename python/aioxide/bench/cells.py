@@ -1,0 +1,195 @@
+"""One cell of one round: start a process, let it measure or be measured, bring back a number.
+
+Whatever goes wrong in a cell becomes a `CellError` with a sentence for the table. Every process
+started here is gone when its function returns. What loads the servers is a `Load`: the repository's
+benchmarks bring one in Rust, `load.py` is one in Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from . import machine
+from .loops import Candidate
+from .rows import ClientRow, MemoryRow, Row, SchedulingRow, ServerRow
+from .servers import DIRECTORY
+
+TIME_LIMIT = 120
+"""Seconds for one process: far more than any row needs, so only a hang gets there."""
+MANY = 100_000
+"""Operations after which one repetition has to do."""
+FEW = 10_000
+"""Operations that all repetitions together should reach, unless an operation is a long one itself."""
+INHERITED_DEBUGGING = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONMALLOC", "PYTHONTRACEMALLOC")
+
+
+class CellError(Exception):
+    """A loop did not manage a row; the text says why."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs, and how to reach it."""
+
+    pid: int
+    address: str | int
+    """The path of a Unix socket, or a port of the loopback interface."""
+
+
+class Load(Protocol):
+    """Puts load on servers, and is the server of clients."""
+
+    def load(self, row: ServerRow, server: Server, effort: Effort) -> dict[str, Any]:
+        """Return "messages", "seconds", "latency_p50_us", "latency_p99_us" and "server_cpu_seconds"."""
+
+    def memory(self, row: MemoryRow, server: Server) -> dict[str, Any]:
+        """Return "resident_before" and "resident_after" in bytes."""
+
+    def peer(self) -> AbstractContextManager[int]:
+        """Run a server for clients; the value is its port."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long and how often one cell measures."""
+
+    seconds: float
+    warm_up: float
+    repetitions: int
+    clock: str
+    load: Load
+    directory: Path
+    """What the run's processes share: certificates, the sockets of Unix servers."""
+
+
+def run_cell(chosen: Candidate, row: Row, effort: Effort) -> dict[str, Any]:
+    """Measure one row on one loop once; the result's "value" is in the row's unit."""
+    match row:
+        case SchedulingRow():
+            result = run_child(chosen, "scheduling", row.scenario, *sizes(row, effort))
+            nanoseconds = result[f"{row.clock or effort.clock}_ns"]
+            return result | {"value": nanoseconds / (1000 if row.unit.startswith("us") else 1)}
+        case ServerRow():
+            with running_server(chosen, row, effort) as server:
+                result = effort.load.load(row, server, effort)
+            result["value"] = result["server_cpu_seconds"] * 1e6 / result["messages"]
+            result["messages_per_second"] = result["messages"] / result["seconds"]
+            return result
+        case MemoryRow():
+            with running_server(chosen, row, effort) as server:
+                result = effort.load.memory(row, server)
+            grown = result["resident_after"] - result["resident_before"]
+            return result | {"value": grown / 1024 / row.connections}
+        case ClientRow():
+            with effort.load.peer() as port:
+                result = run_child(chosen, "client", row.client, *sizes(row, effort), str(port))
+            return result | {"value": result["cpu_ns"] / 1000}
+
+
+def sizes(row: SchedulingRow | ClientRow, effort: Effort) -> tuple[str, str]:
+    """Say how many operations, and how often: long repetitions once, short ones many times."""
+    repetitions = effort.repetitions if row.operations <= MANY else 1
+    if row.unit == "ns/op":
+        repetitions = max(repetitions, FEW // row.operations)
+    return str(row.operations), str(repetitions)
+
+
+def describe(chosen: Candidate) -> dict[str, Any]:
+    """Ask for version and driver in a process of its own."""
+    return run_child(chosen, "describe")
+
+
+def environment(chosen: Candidate) -> dict[str, str]:
+    """Prepare a child's environment: the candidate's settings, one core, no debugging aids."""
+    variables = {name: value for name, value in os.environ.items() if name not in INHERITED_DEBUGGING}
+    measured, _ = machine.cores()
+    if measured is not None:
+        variables["BENCHMARK_CORES"] = str(measured)
+    return variables | {"PYTHONHASHSEED": "0"} | dict(chosen.environment)
+
+
+def run_child(chosen: Candidate, job: str, *arguments: str) -> dict[str, Any]:
+    """Run a measuring process to its end."""
+    return parsed(run(chosen.command(job, *arguments), environment(chosen)))
+
+
+def run(words: list[str], variables: dict[str, str] | None = None) -> str:
+    """Run a program that prints a result and return what it printed."""
+    try:
+        finished = subprocess.run(
+            words, env=variables, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise CellError(f"no result after {TIME_LIMIT} s") from None
+    if finished.returncode:
+        raise CellError(reason(finished.stderr, finished.returncode))
+    return finished.stdout
+
+
+@contextmanager
+def running_server(chosen: Candidate, row: ServerRow | MemoryRow, effort: Effort) -> Iterator[Server]:
+    """Run a row's server while the body runs."""
+    words = chosen.command("serve", row.server, str(row.message_bytes))
+    variables = environment(chosen) | {DIRECTORY: str(effort.directory)}
+    with announced(words, variables) as (pid, line):
+        yield Server(pid, line["path"] if "path" in line else line["port"])
+
+
+@contextmanager
+def announced(
+    words: list[str], variables: dict[str, str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run a program while the body runs; yield its process and the line of JSON that it begins with."""
+    with tempfile.TemporaryFile("w+") as complaints:
+        program = subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, stderr=complaints, text=True)
+        assert program.stdout is not None
+        try:
+            line = program.stdout.readline()
+            if not line:
+                raise CellError(reason(tail(complaints), program.wait(TIME_LIMIT)))
+            try:
+                yield program.pid, parsed(line)
+            except CellError as error:
+                raise CellError(f"{error}; server: {last_line(tail(complaints)) or 'no message'}") from None
+            if program.poll() is not None:
+                raise CellError(reason(tail(complaints), program.returncode))
+        finally:
+            program.kill()
+            program.wait()
+            program.stdout.close()
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """Read the JSON line a process printed last."""
+    try:
+        result = json.loads(last_line(text))
+    except ValueError:
+        raise CellError(f"not a result: {text[-200:]!r}") from None
+    if not isinstance(result, dict):
+        raise CellError(f"not a result: {text[-200:]!r}")
+    return result
+
+
+def tail(stream: IO[str]) -> str:
+    """Return what a process has written so far to its standard error."""
+    stream.seek(0)
+    return stream.read()
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not blank: of a traceback, the exception."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def reason(complaints: str, status: int) -> str:
+    """Say why a process failed."""
+    return last_line(complaints) or f"exit status {status}"
