@@ -21,7 +21,6 @@ from recorder import Recorder
 from tls_peers import (
     CLIENT_NAME,
     NAME,
-    SIDES,
     TlsPeer,
     ViewRecorder,
     client_context,
@@ -33,13 +32,8 @@ from tls_peers import (
     secured,
     server_context,
     show_client_certificate,
+    write_until_paused,
 )
-
-
-@pytest.fixture(params=SIDES)
-def side(request):
-    """Which end of the connection is the loop's."""
-    return request.param
 
 
 class Reacting(Recorder):
@@ -55,15 +49,6 @@ class Reacting(Recorder):
             return result
 
         setattr(self, method, act)
-
-
-def write_until_paused(transport, protocol):
-    written = 0
-    while not protocol.paused.is_set():
-        transport.write(bytes(1 << 17))
-        written += 1 << 17
-        assert written < 1 << 30
-    return written
 
 
 # Within callbacks
