@@ -48,7 +48,7 @@ class Doors(NativeLoop):
     async def create_unix_server(self, *args: Any, start_serving: bool = True, **options: Any) -> Any:
         """Listen on a Unix stream socket."""
         self._check_closed()
-        server = await super().create_unix_server(*args, start_serving=False, **options)
+        server = await super().create_unix_server(*args, **options)
         if start_serving:
             await _start_serving(server)
         return server

@@ -73,7 +73,7 @@ class UnixSockets(NativeLoop):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
 
-    async def create_unix_server(
+    async def create_unix_server(  # type: ignore[override]  # `Doors` serves start_serving
         self,
         protocol_factory: Callable[[], Any],
         path: Any = None,
@@ -83,10 +83,9 @@ class UnixSockets(NativeLoop):
         ssl: Any = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        start_serving: bool = True,
         cleanup_socket: bool = _CLEANUP_BY_DEFAULT,
     ) -> asyncio.Server:
-        """Listen on a Unix stream socket."""
+        """Return a server on a Unix stream socket that does not accept yet."""
         if isinstance(ssl, bool):
             raise TypeError("ssl argument must be an SSLContext or None")
         if not ssl:
@@ -102,14 +101,9 @@ class UnixSockets(NativeLoop):
         if cleanup_socket:
             self._remember_socket_file(sock)
         sock.setblocking(False)
-        server: Any = asyncio.base_events.Server(
+        return asyncio.base_events.Server(
             self, [sock], protocol_factory, ssl, backlog, ssl_handshake_timeout, ssl_shutdown_timeout
         )
-        if start_serving:
-            server._start_serving()
-            # asyncio's servers accept from the next turn on.
-            await asyncio.sleep(0)
-        return server  # type: ignore[no-any-return]
 
     def _remember_socket_file(self, sock: socket.socket) -> None:
         path = sock.getsockname()

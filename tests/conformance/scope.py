@@ -59,6 +59,9 @@ EXCLUDED_TESTS: dict[str, str] = {
     "test_subprocess.SubprocessThreadedWatcherTests."
     "test_pid_not_reaped_before_exit_published": CHILD_WATCHERS,
     "test_subprocess.SubprocessPidfdWatcherTests.test_watcher_implementation": CHILD_WATCHERS,
+    # Connect mocked sockets, which a loop with a mocked `_add_reader` never reads.
+    "test_base_events.BaseEventLoopTests.test_create_connection_happy_eyeballs": INTERNALS,
+    "test_base_events.BaseEventLoopTests.test_create_connection_happy_eyeballs_ipv4_only": INTERNALS,
     # Looks at a private field of asyncio's TLS protocol.
     "test_server_context.AsyncioEventLoopSSLTests.test_gh140947": INTERNALS,
     # Replaces a method of asyncio's TLS protocol.

@@ -9,19 +9,19 @@ the libraries; `pytest.importorskip` at the head of a file skips it where its li
 from __future__ import annotations
 
 import functools
-import os
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
+from children import without_debug_mode
 
 
 @pytest.fixture
 def loop_environment(loop_name: str, loop_factory: object) -> dict[str, str]:
     """Make the environment in which `aioxide:new_event_loop` uses the driver under test."""
     chosen = {"AIOXIDE_DRIVER": loop_name} if loop_name in ("uring", "epoll") else {}
-    return {**os.environ, **chosen, "PYTHONWARNINGS": "always::ResourceWarning"}
+    return without_debug_mode(**chosen, PYTHONWARNINGS="always::ResourceWarning")
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import without_debug_mode
 from example_programs import command, modules
 
 LOOPS = ("asyncio", "aioxide[uring]", "aioxide[epoll]")
@@ -49,7 +49,7 @@ def environment(program_loop: str, monkeypatch: pytest.MonkeyPatch) -> dict[str,
     loop, _, driver = program_loop.rstrip("]").partition("[")
     chosen = {"AIOXIDE_DRIVER": driver} if driver else {}
     # Anything left open is reported on standard error, which must stay empty.
-    return {**os.environ, **chosen, "PROGRAM_LOOP": loop, "PYTHONWARNINGS": "always::ResourceWarning"}
+    return without_debug_mode(**chosen, PROGRAM_LOOP=loop, PYTHONWARNINGS="always::ResourceWarning")
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import without_debug_mode
 from example_programs import PROGRAMS, modules
 
 download, leaderboard, loops, pages, run_all = (
@@ -85,7 +85,7 @@ def table_run(folder: Path, *options: str, **variables: str) -> subprocess.Compl
     return subprocess.run(
         [sys.executable, "-c", script, *options],
         cwd=folder,
-        env={**os.environ, "REDIS_URL": "redis://unused", **variables},
+        env=without_debug_mode(**{"REDIS_URL": "redis://unused", **variables}),
         capture_output=True,
         text=True,
         timeout=60,

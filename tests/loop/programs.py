@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
+
+from children import without_debug_mode
 
 SELECT_LOOP = """
 import asyncio, os, signal, sys, threading, time
@@ -27,5 +28,5 @@ def run_program(
         capture_output=True,
         text=True,
         timeout=60,
-        env=os.environ | {"PYTHONASYNCIODEBUG": ""} | variables,
+        env=without_debug_mode(**variables),
     )

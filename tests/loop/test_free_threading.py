@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
+import trustme
 
 THREADS = 6
 LIMIT = 50.0
@@ -304,30 +305,82 @@ def test_every_thread_sees_the_tasks_of_every_loop(loop_factory):
 
 
 PROGRAM_WITH_LOOPS_THAT_NEVER_END = """
-    import asyncio, threading, aioxide
+import asyncio, gc, ssl, sys, threading, aioxide
 
-    async def work():
-        running.release()
-        while True:
-            await asyncio.sleep(0)
+async def work():
+    loop = asyncio.get_running_loop()
+    DEFINITIONS
+    running.release()
+    while True:
+        ACTIVITY
 
-    async def wait():
-        running.release()
-        await asyncio.get_running_loop().create_future()
+async def wait():
+    running.release()
+    await asyncio.get_running_loop().create_future()
 
-    running = threading.Semaphore(0)
-    for coroutine in (work, wait, work, wait):
-        threading.Thread(target=lambda c=coroutine: aioxide.run(c()), daemon=True).start()
-    for _ in range(4):
-        running.acquire()
+running = threading.Semaphore(0)
+for coroutine in (work, wait, work, wait):
+    threading.Thread(target=lambda c=coroutine: aioxide.run(c(), debug=DEBUG), daemon=True).start()
+for _ in range(4):
+    running.acquire()
 """
+# What loops are busy with: definitions, and what is done again and again.
+ACTIVITIES = {
+    "tasks": ("", "await asyncio.sleep(0)"),
+    "callbacks": ("", "loop.call_soon(int).cancel(); loop.call_later(0, repr, loop); await asyncio.sleep(0)"),
+    "slow callbacks": ("loop.slow_callback_duration = 0", "await asyncio.sleep(0)"),
+    "a task factory": (
+        "loop.set_task_factory(lambda loop, coroutine, **more: asyncio.Task(coroutine, loop=loop, **more))",
+        "await loop.create_task(asyncio.sleep(0))",
+    ),
+    "an exception handler": (
+        "loop.set_exception_handler(lambda loop, context: repr(context))",
+        "loop.call_soon(int, 'x'); await asyncio.sleep(0)",
+    ),
+    "connections": (
+        """
+    async def serve(reader, writer):
+        writer.close()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+""",
+        "(await asyncio.open_connection(*address))[1].close()",
+    ),
+    "TLS": (
+        """
+    async def serve(reader, writer):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_context.load_cert_chain(sys.argv[1])
+    client_context = ssl.create_default_context(cafile=sys.argv[1])
+    client_context.check_hostname = False
+    client_context.verify_mode = ssl.CERT_NONE
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=client_context)
+""",
+        "writer.write(bytes(1 << 16)); await reader.read(1 << 16)",
+    ),
+}
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """Return the path of a certificate with its key."""
+    path = tmp_path_factory.mktemp("certificate") / "certificate.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
+    return path
+
+
+@pytest.mark.parametrize("activity", ACTIVITIES)
 @pytest.mark.parametrize("driver", ["uring", "epoll"])
-def test_the_interpreter_ends_while_threads_run_loops(driver, require_driver):
-    for _ in range(5):
+def test_the_interpreter_ends_while_threads_run_loops(driver, require_driver, certificate, activity):
+    definitions, repeated = ACTIVITIES[activity]
+    program = PROGRAM_WITH_LOOPS_THAT_NEVER_END.replace("DEFINITIONS", definitions)
+    program = program.replace("ACTIVITY", repeated)
+    for debug in ("False", "True", "True"):
         done = subprocess.run(
-            [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(PROGRAM_WITH_LOOPS_THAT_NEVER_END)],
+            [sys.executable, "-X", "faulthandler", "-c", program.replace("DEBUG", debug), certificate],
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -335,6 +388,7 @@ def test_the_interpreter_ends_while_threads_run_loops(driver, require_driver):
         )
         assert done.returncode == 0, done.stderr
         assert "Fatal" not in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="concurrent.interpreters came with Python 3.14")

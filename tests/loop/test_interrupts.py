@@ -8,7 +8,20 @@ from programs import run_program
 PRESS = """
 def press(signum=signal.SIGINT):
     os.kill(os.getpid(), signum)
+def run_main():
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+def run_main_interrupted():
+    try:
+        run_main()
+    except KeyboardInterrupt:
+        print("interrupted")
 """
+
+
+def run_pressing(loop_name, body):
+    """Run `body` in a process where `press` presses Ctrl-C and `run_main` runs its `main`."""
+    return run_program(loop_name, PRESS + body)
 
 
 @pytest.mark.parametrize(
@@ -26,10 +39,9 @@ def press(signum=signal.SIGINT):
     ],
 )
 def test_it_cancels_whatever_the_main_task_awaits(loop_name, loop_factory, activity):
-    done = run_program(
+    done = run_pressing(
         loop_name,
-        PRESS
-        + f"""
+        f"""
 import socket
 gate = threading.Event()
 quiet = dict(stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
@@ -50,21 +62,16 @@ async def main():
         raise
     finally:
         gate.set()
-try:
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
-except KeyboardInterrupt:
-    print("interrupted")
+run_main_interrupted()
 """,
     )
     assert done.stdout.split() == ["cancelled", "interrupted"], done.stderr
 
 
 def test_a_second_one_does_not_wait_for_the_main_task(loop_name, loop_factory):
-    done = run_program(
+    done = run_pressing(
         loop_name,
-        PRESS
-        + """
+        """
 async def main():
     loop = asyncio.get_running_loop()
     loop.call_soon(press)
@@ -74,21 +81,16 @@ async def main():
         print("refused")
         loop.call_later(0.01, press)
         await asyncio.sleep(100)
-try:
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
-except KeyboardInterrupt:
-    print("interrupted")
+run_main_interrupted()
 """,
     )
     assert done.stdout.split() == ["refused", "interrupted"], done.stderr
 
 
 def test_a_main_task_that_survives_it_returns_its_result(loop_name, loop_factory):
-    done = run_program(
+    done = run_pressing(
         loop_name,
-        PRESS
-        + """
+        """
 async def main():
     asyncio.get_running_loop().call_soon(press)
     try:
@@ -106,10 +108,9 @@ print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 
 
 def test_a_handler_of_the_program_is_left_in_place(loop_name, loop_factory):
-    done = run_program(
+    done = run_pressing(
         loop_name,
-        PRESS
-        + """
+        """
 pressed = threading.Event()
 signal.signal(signal.SIGINT, lambda *_: pressed.set())
 async def main():
@@ -117,18 +118,16 @@ async def main():
     while not pressed.is_set():
         await asyncio.sleep(0.001)
     return "handled"
-with asyncio.Runner(loop_factory=factory) as runner:
-    print(runner.run(main()))
+print(run_main())
 """,
     )
     assert done.stdout.split() == ["handled"], done.stderr
 
 
 def test_the_loops_own_handler_of_sigint_wins(loop_name, loop_factory):
-    done = run_program(
+    done = run_pressing(
         loop_name,
-        PRESS
-        + """
+        """
 async def main():
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -138,18 +137,16 @@ async def main():
         await stop.wait()
         stop.clear()
         print("stopped")
-with asyncio.Runner(loop_factory=factory) as runner:
-    runner.run(main())
+run_main()
 """,
     )
     assert done.stdout.split() == ["stopped", "stopped"], done.stderr
 
 
 def test_it_ends_a_main_thread_that_waits_for_a_loop_on_another(loop_name, loop_factory):
-    done = run_program(
+    done = run_pressing(
         loop_name,
-        PRESS
-        + """
+        """
 loop = factory()
 thread = threading.Thread(target=loop.run_forever)
 thread.start()
@@ -173,10 +170,9 @@ loop.close()
 
 def test_it_does_not_reach_into_callbacks_of_rust_transports(loop_name, loop_factory):
     """A protocol that is interrupted loses the exception to nobody: it ends the loop."""
-    done = run_program(
+    done = run_pressing(
         loop_name,
-        PRESS
-        + """
+        """
 import socket
 class Protocol(asyncio.Protocol):
     def data_received(self, data):
@@ -204,15 +200,13 @@ print("closed")
 
 
 def test_a_program_that_is_interrupted_exits_as_one(loop_name, loop_factory):
-    done = run_program(
+    done = run_pressing(
         loop_name,
-        PRESS
-        + """
+        """
 async def main():
     asyncio.get_running_loop().call_soon(press)
     await asyncio.sleep(100)
-with asyncio.Runner(loop_factory=factory) as runner:
-    runner.run(main())
+run_main()
 """,
     )
     assert done.returncode == -2

@@ -19,15 +19,11 @@ from tls_peers import (
     ViewRecorder,
     client_context,
     contexts,
+    finished,
     opposite,
     server_context,
+    write_until_paused,
 )
-
-
-@pytest.fixture(params=SIDES)
-def side(request):
-    """Which end of the connection is the loop's."""
-    return request.param
 
 
 def options(side):
@@ -54,13 +50,6 @@ async def upgrade(loop, side, transport, protocol, theirs, **more):
         asyncio.to_thread(peer.handshake),
     )
     return tls, peer
-
-
-async def finished(transport, protocol, peer):
-    """Close properly and see that both ends are content."""
-    transport.close()
-    await asyncio.to_thread(peer.shut)
-    assert await protocol.lost is None
 
 
 async def test_a_plain_connection_becomes_a_secure_one(loop, side):
@@ -275,11 +264,7 @@ async def test_back_pressure_goes_through_both_layers(loop, side):
         tunnelled = Recorder(loop)
         inner, peer = await upgrade(loop, side, outer, tunnelled, Tunnel(outer_peer))
         chunk = os.urandom(1 << 17)
-        written = 0
-        while not tunnelled.paused.is_set():
-            inner.write(chunk)
-            written += len(chunk)
-            assert written < 1 << 30, "nothing ever pauses the protocol"
+        written = write_until_paused(inner, tunnelled, chunk)
         receiving = asyncio.ensure_future(asyncio.to_thread(peer.receive, written))
         await tunnelled.writable.wait()
         assert await receiving == chunk * (written // len(chunk))

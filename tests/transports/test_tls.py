@@ -16,7 +16,6 @@ from peers import connected_pair, listening
 from recorder import Recorder
 from tls_peers import (
     NAME,
-    SIDES,
     TlsPeer,
     client_context,
     contexts,
@@ -28,12 +27,6 @@ from tls_peers import (
 )
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
-
-@pytest.fixture(params=SIDES)
-def side(request):
-    """Which end of the connection is the loop's."""
-    return request.param
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -14,14 +14,7 @@ import sys
 import pytest
 from peers import connected_pair, receive_all, reset
 from recorder import BufferedRecorder, Recorder
-from tls_peers import NAME, SIDES, contexts, finished, open_transport, opposite, secured
-
-
-@pytest.fixture(params=SIDES)
-def side(request):
-    """Which end of the connection is the loop's."""
-    return request.param
-
+from tls_peers import NAME, contexts, finished, open_transport, opposite, secured
 
 # Peers
 

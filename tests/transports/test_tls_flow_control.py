@@ -9,25 +9,9 @@ import socket
 import pytest
 from peers import until_it_blocks
 from recorder import BufferedRecorder, Recorder
-from tls_peers import SIDES, ViewRecorder, finished, secured
+from tls_peers import ViewRecorder, finished, secured, write_until_paused
 
 ENOUGH = 64 << 20
-
-
-@pytest.fixture(params=SIDES)
-def side(request):
-    """Which end of the connection is the loop's."""
-    return request.param
-
-
-def write_until_paused(transport, protocol, chunk):
-    """Write until the protocol is told to pause; return how much."""
-    written = 0
-    while not protocol.paused.is_set():
-        transport.write(chunk)
-        written += len(chunk)
-        assert written < 1 << 30, "nothing ever pauses the protocol"
-    return written
 
 
 async def test_default_limits_are_asyncios(loop, side):

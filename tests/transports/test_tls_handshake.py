@@ -16,7 +16,6 @@ from tls_peers import (
     CLIENT_NAME,
     NAME,
     OTHER_NAME,
-    SIDES,
     TlsPeer,
     client_context,
     contexts,
@@ -31,12 +30,6 @@ from tls_peers import (
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 BROKEN = (ssl.SSLError, EOFError, ConnectionError)
-
-
-@pytest.fixture(params=SIDES)
-def side(request):
-    """Which end of the connection is the loop's."""
-    return request.param
 
 
 @pytest.fixture

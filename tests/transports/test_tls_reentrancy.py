@@ -21,7 +21,6 @@ from recorder import Recorder
 from tls_peers import (
     CLIENT_NAME,
     NAME,
-    SIDES,
     TlsPeer,
     ViewRecorder,
     client_context,
@@ -33,13 +32,8 @@ from tls_peers import (
     secured,
     server_context,
     show_client_certificate,
+    write_until_paused,
 )
-
-
-@pytest.fixture(params=SIDES)
-def side(request):
-    """Which end of the connection is the loop's."""
-    return request.param
 
 
 class Reacting(Recorder):
@@ -55,15 +49,6 @@ class Reacting(Recorder):
             return result
 
         setattr(self, method, act)
-
-
-def write_until_paused(transport, protocol):
-    written = 0
-    while not protocol.paused.is_set():
-        transport.write(bytes(1 << 17))
-        written += 1 << 17
-        assert written < 1 << 30
-    return written
 
 
 # Within callbacks
@@ -493,8 +478,8 @@ async def test_new_keys_of_the_peer_do_not_disturb(loop):
         def tell(line, answer):
             client.stdin.write(line)
             client.stdin.flush()
-            while answer and answer not in client.stderr.readline():
-                pass
+            while answer and answer not in (printed := client.stderr.readline()):
+                assert printed, "the client ended"
 
         for number, key in enumerate((b"k\n", b"K\n"), 1):  # its own keys; its own and ours
             await asyncio.to_thread(tell, key, b"KEYUPDATE")
@@ -502,7 +487,8 @@ async def test_new_keys_of_the_peer_do_not_disturb(loop):
             assert await protocol.received(6 * number) == b"hello\n" * number
         protocol.transport.write(b"the answer")
         protocol.transport.close()
-        told, _ = await asyncio.to_thread(client.communicate)
+        # It ends when we do. Were its input to end before, it would not wait for an answer.
+        told = await asyncio.to_thread(client.stdout.read)
         await protocol.lost
     assert b"the answer" in told
     server.close()

@@ -260,3 +260,13 @@ async def finished(transport: Any, protocol: Any, peer: TlsPeer) -> None:
     transport.close()
     await asyncio.to_thread(peer.shut)
     assert await protocol.lost is None
+
+
+def write_until_paused(transport: Any, protocol: Any, chunk: bytes = bytes(1 << 17)) -> int:
+    """Write until the protocol is told to pause; return how much."""
+    written = 0
+    while not protocol.paused.is_set():
+        transport.write(chunk)
+        written += len(chunk)
+        assert written < 1 << 30, "nothing ever pauses the protocol"
+    return written

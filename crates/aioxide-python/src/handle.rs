@@ -101,7 +101,7 @@ impl Record {
             None => context::copy_current(py)?,
         };
         let origin = if event_loop.get().debug() {
-            let source_traceback = imports(py)?.extract_stack.call0(py)?;
+            let source_traceback = call::call(imports(py)?.extract_stack.bind_borrowed(py), &[])?.unbind();
             Some(Box::new(Origin { source_traceback: Some(source_traceback), cancelled_repr: None }))
         } else {
             None
@@ -183,9 +183,12 @@ impl Invocation {
             return Err(error);
         }
         let arguments = PyTuple::new(py, self.arguments.as_slice())?;
-        let source = py
-            .import("asyncio.format_helpers")?
-            .call_method1("_format_callback_source", (self.callback, arguments))?;
+        let module = py.import("asyncio.format_helpers")?;
+        let source = call::call_method_of(
+            &module,
+            intern!(py, "_format_callback_source"),
+            (self.callback, arguments),
+        )?;
         let report = PyDict::new(py);
         report.set_item("message", format!("Exception in callback {source}"))?;
         report.set_item("exception", error)?;
@@ -253,7 +256,7 @@ macro_rules! handle_methods {
 
             fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
                 let class = imports(slf.py())?.$asyncio_class.bind(slf.py());
-                class.call_method1(intern!(slf.py(), "_repr_info"), (slf,))
+                call::call_method_of(class, intern!(slf.py(), "_repr_info"), (slf,))
             }
 
             /// Return the context the callback runs in (Python 3.12).
@@ -263,7 +266,7 @@ macro_rules! handle_methods {
 
             fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
                 let class = imports(slf.py())?.$asyncio_class.bind(slf.py());
-                class.call_method1(intern!(slf.py(), "__repr__"), (slf,))
+                call::call_method_of(class, intern!(slf.py(), "__repr__"), (slf,))
             }
 
             fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

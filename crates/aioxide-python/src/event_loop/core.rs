@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::time::Duration;
 
-use aioxide_driver::{Completion, Datagrams, Op, Options, Outcome, Submitted, Token};
+use aioxide_driver::{Completion, Datagrams, Op, Options, Outcome, Submitted, Token, sys};
 use aioxide_runtime::{Deadline, Queue, Runtime, Timers};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
+use super::clock::OWN_CLOCK_PAUSE;
 use super::interests::{Interest, Interests};
 use super::watchers::Watchers;
 use crate::callback::Callback;
@@ -183,12 +185,27 @@ impl Core {
         !(self.unflushed.is_empty() && self.unflushed_tls.is_empty() && self.unflushed_datagrams.is_empty())
     }
 
-    /// The earlier of the two halves' deadlines.
-    pub fn next_deadline(&mut self) -> Option<Deadline> {
-        match (self.timers.next_deadline(), self.runtime.next_deadline()) {
-            (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
-            (ours, theirs) => ours.or(theirs),
+    /// Whether either half waits for a time.
+    pub fn has_deadline(&mut self) -> bool {
+        self.timers.next_deadline().is_some() || self.runtime.next_deadline().is_some()
+    }
+
+    /// How long it is until the earlier of the two halves' deadlines. `own` is the time of a clock that the program
+    /// put in place of the kernel's, for the Python half.
+    pub fn time_left(&mut self, own: Option<Deadline>) -> Option<Duration> {
+        let (ours, theirs) = (self.timers.next_deadline(), self.runtime.next_deadline());
+        if ours.is_none() && theirs.is_none() {
+            return None;
         }
+        let now = Deadline(sys::monotonic_now());
+        let until =
+            |deadline: Deadline, now: Deadline| Duration::from_nanos(deadline.0.saturating_sub(now.0));
+        let ours = ours.map(|deadline| match own {
+            None => until(deadline, now),
+            Some(own) if deadline <= own => Duration::ZERO,
+            Some(own) => until(deadline, own).max(OWN_CLOCK_PAUSE),
+        });
+        ours.into_iter().chain(theirs.map(|deadline| until(deadline, now))).min()
     }
 
     /// The objects that stand for the callbacks in the ready queue.

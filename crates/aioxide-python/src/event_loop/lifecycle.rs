@@ -7,8 +7,9 @@ use aioxide_driver::{Backend, Choice, Driver, Options};
 use aioxide_runtime::Inbox;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyType};
 
+use super::clock::is_replaced_in;
 use super::{Core, EventLoop};
 use crate::error::os_error;
 use crate::handle::live_handles;
@@ -17,8 +18,9 @@ use crate::loop_cell::LoopCell;
 /// asyncio's default for `slow_callback_duration`, in seconds.
 const SLOW_CALLBACK_DURATION: f64 = 0.1;
 
-/// Open a loop on the named driver, or on the one that the environment names.
-pub fn open(py: Python<'_>, driver: Option<&str>) -> PyResult<EventLoop> {
+/// Open a loop of a class on the named driver, or on the one that the environment names.
+pub fn open(class: &Bound<'_, PyType>, driver: Option<&str>) -> PyResult<EventLoop> {
+    let py = class.py();
     let mut options = match driver {
         None => Options::from_env().map_err(|error| PyValueError::new_err(error.to_string()))?,
         Some(_) => Options::default(),
@@ -49,6 +51,7 @@ pub fn open(py: Python<'_>, driver: Option<&str>) -> PyResult<EventLoop> {
         slow_callback_duration: AtomicU64::new(SLOW_CALLBACK_DURATION.to_bits()),
         task_factory: Mutex::new(None),
         has_task_factory: AtomicBool::new(false),
+        has_own_clock: AtomicBool::new(is_replaced_in(class)?),
     })
 }
 

@@ -8,6 +8,7 @@
 //! - `core` is touched through [`EventLoop::with_core`] only (see [`LoopCell`]).
 //! - What other threads may do goes through `inbox` and `waker` and nowhere else.
 
+mod clock;
 mod core;
 mod interests;
 mod lifecycle;
@@ -26,15 +27,16 @@ use aioxide_runtime::Inbox;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, intern};
 
+pub use self::clock::now;
 pub use self::core::{Core, Submission};
 pub use self::interests::Interest;
 pub use self::lifecycle::build_info;
-pub use self::scheduling::now;
 use self::servers::{Listener, Tls};
 use crate::callback::Callback;
+use crate::ffi::call;
 use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
 use crate::handle::{Handle, TimerHandle, ends_the_loop};
@@ -68,6 +70,7 @@ pub struct EventLoop {
     slow_callback_duration: AtomicU64,
     task_factory: Mutex<Option<Py<PyAny>>>,
     has_task_factory: AtomicBool,
+    has_own_clock: AtomicBool,
 }
 
 impl EventLoop {
@@ -149,7 +152,7 @@ impl EventLoop {
 
     /// Hand a report to the loop's exception handler.
     pub fn report(event_loop: &Bound<'_, Self>, report: Bound<'_, PyDict>) -> PyResult<()> {
-        event_loop.call_method1(intern!(event_loop.py(), "call_exception_handler"), (report,))?;
+        call::call_method_of(event_loop, intern!(event_loop.py(), "call_exception_handler"), (report,))?;
         Ok(())
     }
 
@@ -202,9 +205,10 @@ impl EventLoop {
 #[pymethods]
 impl EventLoop {
     #[new]
+    #[classmethod]
     #[pyo3(signature = (driver=None))]
-    fn new(py: Python<'_>, driver: Option<&str>) -> PyResult<Self> {
-        lifecycle::open(py, driver)
+    fn new(class: &Bound<'_, PyType>, driver: Option<&str>) -> PyResult<Self> {
+        lifecycle::open(class, driver)
     }
 
     // Running and stopping the loop.
@@ -296,7 +300,19 @@ impl EventLoop {
 
     /// Return the time of the loop's clock in seconds.
     fn time(&self) -> f64 {
-        scheduling::now()
+        clock::now()
+    }
+
+    fn __setattr__(
+        slf: &Bound<'_, Self>,
+        name: &Bound<'_, PyString>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        clock::set_attribute(slf, name, Some(value))
+    }
+
+    fn __delattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyString>) -> PyResult<()> {
+        clock::set_attribute(slf, name, None)
     }
 
     /// Set the factory that create_task() uses; None for asyncio.Task.

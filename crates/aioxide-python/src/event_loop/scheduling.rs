@@ -7,27 +7,21 @@ use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use aioxide_driver::sys;
-use aioxide_runtime::Deadline;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, intern};
 
+use super::clock::deadline_of;
 use super::{EventLoop, owned};
 use crate::callback::Callback;
-use crate::ffi::call::call_with_keywords;
+use crate::ffi::call::{call_method, call_method_of, call_with_keywords};
 use crate::ffi::collector::new_hidden;
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::ffi::task_callbacks::{self, Kind};
 use crate::handle::{Handle, Record, TimerHandle};
 use crate::imports::imports;
 use crate::loop_cell::Refused;
-
-/// The loop's clock, in seconds: that of `time.monotonic()`.
-pub fn now() -> f64 {
-    sys::monotonic_now() as f64 * 1e-9
-}
 
 /// `call_soon(callback, *args, context=None)`.
 pub struct CallSoon;
@@ -45,7 +39,7 @@ impl FastMethod for CallSoon {
         let this = event_loop.get();
         this._check_closed()?;
         if this.debug() {
-            event_loop.call_method0(intern!(event_loop.py(), "_check_thread"))?;
+            check_thread(event_loop)?;
             check_callback(event_loop, callback, "call_soon")?;
             return schedule_handle(event_loop, callback, rest, context);
         }
@@ -117,7 +111,7 @@ impl FastMethod for CallLater {
         if positional[0].is_none() {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
-        let when = now() + positional[0].extract::<f64>()?;
+        let when = EventLoop::clock(event_loop)? + positional[0].extract::<f64>()?;
         set_timer(event_loop, when, positional[1], &positional[2..], context)
     }
 }
@@ -185,9 +179,13 @@ impl FastMethod for CreateTask {
             for (name, value) in arguments.keywords() {
                 keywords.set_item(name, value)?;
             }
-            return event_loop
-                .call_method1(intern!(py, "_create_task_with_factory"), (coroutine, keywords))
-                .map(Bound::unbind);
+            let method = intern!(py, "_create_task_with_factory");
+            return call_method(
+                event_loop.as_any().as_borrowed(),
+                method,
+                &[coroutine, keywords.as_any().as_borrowed()],
+            )
+            .map(Bound::unbind);
         }
         let imports = imports(py)?;
         let task = imports.task.bind_borrowed(py);
@@ -339,7 +337,7 @@ fn set_timer(
     let this = event_loop.get();
     this._check_closed()?;
     if this.debug() {
-        event_loop.call_method0(intern!(py, "_check_thread"))?;
+        check_thread(event_loop)?;
         // asyncio names call_at() for both.
         check_callback(event_loop, callback, "call_at")?;
     }
@@ -353,10 +351,8 @@ fn set_timer(
     Ok(handle.into_any())
 }
 
-/// Seconds of the loop's clock as the runtime's nanoseconds, rounded up so that no timer is early. What
-/// lies outside its range waits for ever, or not at all.
-fn deadline_of(when: f64) -> Deadline {
-    Deadline((when * 1e9).ceil() as u64)
+fn check_thread(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    call_method(event_loop.as_any().as_borrowed(), intern!(event_loop.py(), "_check_thread"), &[]).map(drop)
 }
 
 fn check_callback(
@@ -364,5 +360,5 @@ fn check_callback(
     callback: Borrowed<'_, '_, PyAny>,
     method: &str,
 ) -> PyResult<()> {
-    event_loop.call_method1(intern!(event_loop.py(), "_check_callback"), (callback, method)).map(drop)
+    call_method_of(event_loop, intern!(event_loop.py(), "_check_callback"), (callback, method)).map(drop)
 }

@@ -14,7 +14,7 @@ use pyo3::{PyTraverseError, intern};
 
 use super::{EventLoop, Interest, Submission};
 use crate::error::os_error;
-use crate::ffi::context;
+use crate::ffi::{call, context};
 use crate::imports::imports;
 use crate::transports::stream::StreamTransport;
 use crate::transports::tls::transport::{Settings, TlsTransport};
@@ -73,7 +73,7 @@ impl Listener {
     ) -> PyResult<()> {
         let py = event_loop.py();
         event_loop.get()._check_closed()?;
-        socket.call_method1(intern!(py, "listen"), (backlog,))?;
+        call::call_method_of(&socket, intern!(py, "listen"), (backlog,))?;
         let descriptor = socket.call_method0(intern!(py, "fileno"))?.extract()?;
         let listener = Self {
             event_loop: event_loop.clone().unbind(),
@@ -98,7 +98,7 @@ impl Listener {
             })?;
             drop(interest);
         }
-        socket.call_method0(intern!(py, "close"))?;
+        call::call_method(socket.as_borrowed(), intern!(py, "close"), &[])?;
         Ok(())
     }
 
@@ -113,7 +113,7 @@ impl Listener {
         }
         let run_context = context::copy(this.context.bind_borrowed(py))?;
         let made = context::run_in(run_context.bind_borrowed(py), || {
-            let protocol = this.protocol_factory.bind(py).call0()?;
+            let protocol = call::call(this.protocol_factory.bind_borrowed(py), &[])?;
             let protocol = match &this.tls {
                 Some(tls) => TlsTransport::open(event_loop, protocol, tls.settings(py))?.into_any(),
                 None => protocol,
@@ -142,7 +142,7 @@ impl Listener {
         if sys::is_lost_connection(&error) {
             return Self::accept(slf);
         }
-        let socket = imports(py)?.transport_socket.bind(py).call1((&this.socket,))?;
+        let socket = call::call_object(imports(py)?.transport_socket.bind(py), (&this.socket,), None)?;
         let resume = slf.getattr(intern!(py, "_resume"))?;
         event_loop.call_method1(intern!(py, "call_later"), (ACCEPT_RETRY_DELAY, resume))?;
         let message = if sys::is_out_of_resources(&error) {

@@ -29,9 +29,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{Core, EventLoop, scheduling};
+use super::{Core, EventLoop};
 use crate::callback::Callback;
 use crate::error::os_error;
+use crate::ffi::call;
 use crate::loop_cell::Running;
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::StreamTransport;
@@ -113,14 +114,14 @@ impl Turns<'_, '_> {
     /// Phase 1: zero, a duration, or `None` for as long as it takes.
     fn timeout(&self) -> PyResult<Option<Duration>> {
         let this = self.event_loop.get();
+        let own_time = EventLoop::own_time(self.event_loop)?;
         let is_wanted = this.stopping.load(Ordering::Relaxed) || !this.inbox.is_empty();
         self.with_core(|core| {
             // A protocol that is resumed by a flush writes after it.
             if is_wanted || !core.ready.is_empty() || core.has_unflushed() || core.runtime.has_ready() {
                 return Some(Duration::ZERO);
             }
-            let deadline = core.next_deadline()?;
-            Some(Duration::from_nanos(deadline.0.saturating_sub(sys::monotonic_now())))
+            core.time_left(own_time)
         })
     }
 
@@ -159,8 +160,7 @@ impl Turns<'_, '_> {
                     core.ready.push(callback);
                 }
             }
-            let clock_needed =
-                !completions.is_empty() || core.next_deadline().is_some() || core.runtime.has_ready();
+            let clock_needed = !completions.is_empty() || core.has_deadline() || core.runtime.has_ready();
             if !clock_needed {
                 return Vec::new();
             }
@@ -170,14 +170,16 @@ impl Turns<'_, '_> {
             for completion in completions.drain(..) {
                 finished.extend(core.collect(py, completion));
             }
-            while let Some(handle) = core.timers.pop_expired(now) {
+            while !this.has_own_clock()
+                && let Some(handle) = core.timers.pop_expired(now)
+            {
                 core.ready.push(Callback::Timer(handle));
             }
             finished
         };
         let finished = this.opened(self.cell.with(|core| core.as_mut().map(collect)))?;
         drop(finished);
-        Ok(())
+        EventLoop::expire_by_own_clock(self.event_loop)
     }
 
     /// Phase 5.
@@ -260,13 +262,14 @@ fn run_watched(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResul
     if callback.is_handle() {
         event_loop.setattr(current_handle, &described)?;
     }
-    let began = scheduling::now();
+    let began = EventLoop::clock(event_loop)?;
     let result = callback.run(event_loop);
-    let seconds = scheduling::now() - began;
     event_loop.setattr(current_handle, py.None())?;
+    result?;
+    let seconds = EventLoop::clock(event_loop)? - began;
     let limit = f64::from_bits(event_loop.get().slow_callback_duration.load(Ordering::Relaxed));
     if seconds >= limit {
-        event_loop.call_method1(intern!(py, "_report_slow_callback"), (described, seconds))?;
+        call::call_method_of(event_loop, intern!(py, "_report_slow_callback"), (described, seconds))?;
     }
-    result
+    Ok(())
 }

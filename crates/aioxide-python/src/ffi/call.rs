@@ -2,12 +2,13 @@
 //!
 //! Up to Python 3.13 a daemon thread that wants the GIL back while the interpreter ends is ended by pthread_exit(3),
 //! which unwinds its stack; that aborts the process when it comes to Rust's frames. A loop on such a thread is most
-//! likely inside a callback at that moment, so the calls here are declared to unwind, and stop the thread for good
-//! instead, as CPython itself does from 3.14 on.
+//! likely inside Python code at that moment, so the calls here are declared to unwind, and stop the thread for good
+//! instead, as CPython itself does from 3.14 on. PyO3's own calls do not: whatever a running loop calls that may let
+//! another thread have the GIL (code in Python, the `ssl` module) is called from here.
 #![expect(unsafe_code, reason = "PyO3 offers vectorcall for tuples only")]
 
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, ffi};
 
 type Vectorcall = unsafe extern "C-unwind" fn(
@@ -17,12 +18,24 @@ type Vectorcall = unsafe extern "C-unwind" fn(
     *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
 
+type Call = unsafe extern "C-unwind" fn(
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
 unsafe extern "C-unwind" {
     fn PyObject_Vectorcall(
         callable: *mut ffi::PyObject,
         arguments: *const *mut ffi::PyObject,
         count: usize,
         keyword_names: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+
+    fn PyObject_Call(
+        callable: *mut ffi::PyObject,
+        arguments: *mut ffi::PyObject,
+        keywords: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject;
 
     fn PyObject_VectorcallMethod(
@@ -64,6 +77,34 @@ unsafe fn vectorcall(
     let result = unsafe { function(callable, arguments, positional, keyword_names) };
     std::mem::forget(stay);
     result
+}
+
+/// Call `callable(*arguments, **keywords)`, with arguments of any kind and number, for what is not called often.
+pub fn call_object<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = callable.py();
+    let arguments = arguments.into_pyobject(py).map_err(Into::into)?;
+    let keywords = keywords.map_or(std::ptr::null_mut(), Bound::as_ptr);
+    let stay = StayHere;
+    // Hidden as in `vectorcall`.
+    let function = std::hint::black_box(PyObject_Call as Call);
+    // SAFETY: a live object, a live tuple, a live dictionary or null; the thread is attached.
+    let result = unsafe { function(callable.as_ptr(), arguments.as_ptr(), keywords) };
+    std::mem::forget(stay);
+    // SAFETY: the call returns a new reference or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, result) }
+}
+
+/// Call `object.name(*arguments)`, as `call_object` does.
+pub fn call_method_of<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    call_object(&object.getattr(name)?, arguments, None)
 }
 
 /// Call `callable(*arguments)` by vectorcall.

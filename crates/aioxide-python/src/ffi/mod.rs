@@ -5,6 +5,7 @@
 //! Every function takes a `Python` token or a bound object, so the calling thread is attached; every
 //! pointer given to the C API comes from a live `Py`/`Bound`, so it is valid for the call.
 
+pub mod attribute;
 pub mod buffer;
 pub mod call;
 pub mod collector;

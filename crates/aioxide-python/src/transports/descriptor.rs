@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::ffi::call;
 use crate::imports::imports;
 
 /// A descriptor and what closes it.
@@ -56,7 +57,9 @@ impl Descriptor {
     /// Close it, as the owner does.
     pub fn close(self, py: Python<'_>) -> PyResult<()> {
         match self {
-            Self::Object(object, _) => object.call_method0(py, intern!(py, "close")).map(drop),
+            Self::Object(object, _) => {
+                call::call_method(object.bind_borrowed(py), intern!(py, "close"), &[]).map(drop)
+            }
             Self::Native(_) | Self::Closed(_) => Ok(()),
         }
     }
@@ -81,10 +84,10 @@ impl Descriptor {
         let number = descriptor.as_raw_fd();
         let keywords = [("fileno", number)];
         let keywords = pyo3::types::IntoPyDict::into_py_dict(keywords, py)?;
-        let socket = imports(py)?.socket.bind(py).call((), Some(&keywords))?;
+        let socket = call::call_object(imports(py)?.socket.bind(py), (), Some(&keywords))?;
         // The socket object owns the number from here on.
         let _ = descriptor.into_raw_fd();
-        socket.call_method1(intern!(py, "setblocking"), (false,))?;
+        call::call_method_of(&socket, intern!(py, "setblocking"), (false,))?;
         Ok(Self::Object(socket.unbind(), number))
     }
 }

@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 use super::descriptor::Descriptor;
 use super::stream::{Kind, StreamTransport};
 use crate::convert::address;
+use crate::ffi::call;
 use crate::imports::imports;
 
 /// Addresses as the kernel gave them, and the dictionary for everything else.
@@ -114,7 +115,7 @@ impl StreamTransport {
             Descriptor::Object(socket, _) => socket.clone_ref(py),
             _ => return Ok(py.None()),
         };
-        imports(py)?.transport_socket.call1(py, (socket,))
+        call::call(imports(py)?.transport_socket.bind_borrowed(py), &[socket]).map(Bound::unbind)
     }
 
     fn address_info(slf: &Bound<'_, Self>, name: Option<SocketAddrAny>, method: &str) -> PyResult<Py<PyAny>> {

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 use super::descriptor::Descriptor;
 use crate::event_loop::EventLoop;
+use crate::ffi::call;
 use crate::imports::imports;
 
 /// Give a future its result, None, or its exception, unless it is done already.
@@ -37,7 +38,7 @@ pub fn log_expected(
     }
     let py = transport.py();
     let text = format!("{}: {message}: {}", transport.repr()?, error.value(py));
-    imports(py)?.logger.call_method1(py, intern!(py, "debug"), ("%s", text)).map(drop)
+    call::call_method_of(imports(py)?.logger.bind(py), intern!(py, "debug"), ("%s", text)).map(drop)
 }
 
 /// Warn of a transport that nobody closed, as asyncio's `__del__` does, and close its descriptor, if it has one.
@@ -48,8 +49,9 @@ pub fn warn_unclosed(event_loop: &Py<EventLoop>, description: &str, descriptor: 
             event_loop.get().transports().remove(&descriptor.number());
         }
         let text = format!("unclosed transport {description}");
-        let warned = imports(py)
-            .and_then(|imports| imports.warn.call1(py, (text, py.get_type::<PyResourceWarning>())));
+        let warned = imports(py).and_then(|imports| {
+            call::call_object(imports.warn.bind(py), (text, py.get_type::<PyResourceWarning>()), None)
+        });
         let closed = descriptor.map_or(Ok(()), |descriptor| descriptor.close_if_open(py));
         if let Err(error) = warned.map(drop).and(closed) {
             error.write_unraisable(py, None);

@@ -26,6 +26,7 @@ use super::writing::WriteSide;
 use crate::callback::Callback;
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
+use crate::ffi::call;
 use crate::ffi::collector::new_with_dictionary;
 use crate::ffi::context;
 use crate::imports::imports;
@@ -122,7 +123,7 @@ impl StreamTransport {
         event_loop.get()._check_closed()?;
         let descriptor = Descriptor::of(object.clone())?;
         let extra = if kind == Kind::Socket {
-            event_loop.call_method1(intern!(py, "_ensure_fd_no_transport"), (&object,))?;
+            call::call_method_of(event_loop, intern!(py, "_ensure_fd_no_transport"), (&object,))?;
             disable_nagle(&descriptor);
             Extra::of_socket(&descriptor, extra)
         } else {
@@ -205,9 +206,9 @@ impl StreamTransport {
     ) -> PyResult<()> {
         let py = slf.py();
         if imports(py)?.server_knows_transports {
-            server.call_method1(py, method, (slf,))?;
+            call::call_method(server.bind_borrowed(py), method, &[slf.as_any().as_borrowed()])?;
         } else {
-            server.call_method0(py, method)?;
+            call::call_method(server.bind_borrowed(py), method, &[])?;
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ use super::stream::{Event, Kind, Phase, StreamTransport, after_eof};
 use super::write_queue::{Data, WriteQueue};
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
+use crate::ffi::call;
 use crate::imports::imports;
 
 /// At least so many bytes are sent at once rather than at the end of the turn.
@@ -150,7 +151,7 @@ impl StreamTransport {
                     "pipe closed by peer or os.write(pipe, data) raised exception."
                 }
             };
-            imports(py)?.logger.call_method1(py, intern!(py, "warning"), (text,))?;
+            call::call_method_of(imports(py)?.logger.bind(py), intern!(py, "warning"), (text,))?;
         }
         Ok(false)
     }

@@ -88,7 +88,7 @@ impl DatagramTransport {
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         event_loop.get()._check_closed()?;
-        event_loop.call_method1(intern!(py, "_ensure_fd_no_transport"), (&socket,))?;
+        call::call_method_of(event_loop, intern!(py, "_ensure_fd_no_transport"), (&socket,))?;
         let remote = match address {
             Some(address) if address.is_truthy()? => Some(address.unbind()),
             _ => None,
@@ -120,7 +120,7 @@ impl DatagramTransport {
                 extra: extra.clone().unbind(),
             },
         )?;
-        let face = event_loop.call_method1(intern!(py, "_face_of_socket"), (socket, &transport))?;
+        let face = call::call_method_of(event_loop, intern!(py, "_face_of_socket"), (socket, &transport))?;
         extra.set_item(intern!(py, "socket"), face)?;
         event_loop.get().transports().insert(number, true);
         Self::schedule(&transport, Event::Made(waiter))?;
@@ -470,7 +470,7 @@ fn address_or_none<'py>(
     method: &Bound<'py, PyString>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = socket.py();
-    match socket.call_method0(method) {
+    match call::call_method(socket.as_borrowed(), method, &[]) {
         Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(py.None().into_bound(py)),
         answered => answered,
     }

@@ -21,6 +21,7 @@ use super::{DatagramTransport, Event};
 use crate::convert::address;
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
+use crate::ffi::call;
 use crate::transports::reading::is_not_ready;
 use crate::transports::stream::Phase;
 
@@ -267,9 +268,9 @@ impl DatagramTransport {
     fn receive_by_socket(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let Some(socket) = Self::python_socket(slf) else { return Ok(()) };
-        match socket.call_method1(py, intern!(py, "recvfrom"), (LARGEST,)) {
+        match call::call_method_of(socket.bind(py), intern!(py, "recvfrom"), (LARGEST,)) {
             Ok(received) => {
-                let received = received.bind(py).cast::<PyTuple>()?;
+                let received = received.cast::<PyTuple>()?;
                 let data = received.get_item(0)?.cast_into::<PyBytes>()?;
                 Self::deliver_one(slf, &data, &received.get_item(1)?)
             }

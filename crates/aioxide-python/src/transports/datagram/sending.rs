@@ -25,6 +25,7 @@ use super::{DatagramTransport, Event};
 use crate::convert::address;
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
+use crate::ffi::call;
 use crate::imports::imports;
 use crate::transports::flow_control::WaterMarks;
 use crate::transports::reading::is_not_ready;
@@ -192,7 +193,7 @@ impl DatagramTransport {
         };
         if warns {
             let text = "socket.send() raised exception.";
-            imports(py)?.logger.call_method1(py, intern!(py, "warning"), (text,))?;
+            call::call_method_of(imports(py)?.logger.bind(py), intern!(py, "warning"), (text,))?;
         }
         Ok(false)
     }
@@ -241,7 +242,12 @@ impl DatagramTransport {
     ) -> Result<(), Refusal> {
         let py = slf.py();
         let Some(socket) = Self::python_socket(slf) else { return Ok(()) };
-        match socket.call_method1(py, intern!(py, "sendto"), (data, address)) {
+        let sent = call::call_method(
+            socket.bind_borrowed(py),
+            intern!(py, "sendto"),
+            &[data.as_borrowed(), address.as_borrowed()],
+        );
+        match sent {
             Ok(_) => Ok(()),
             Err(error) if would_block(py, &error) => Err(Refusal::NotNow),
             Err(error) if error.is_instance_of::<PyOSError>(py) => Err(Refusal::Network(error)),

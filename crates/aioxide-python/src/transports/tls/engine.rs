@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyDict};
 use pyo3::{PyTraverseError, intern};
 
 use crate::ffi::buffer::with_view;
+use crate::ffi::call;
 
 /// A connection's TLS state.
 #[pyclass(module = "aioxide._rust", frozen)]
@@ -89,7 +90,11 @@ impl Engine {
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "server_side"), server_side)?;
         keywords.set_item(intern!(py, "server_hostname"), server_hostname)?;
-        let object = context.call_method(intern!(py, "wrap_bio"), (&incoming, &outgoing), Some(&keywords))?;
+        let object = call::call_object(
+            &context.getattr(intern!(py, "wrap_bio"))?,
+            (&incoming, &outgoing),
+            Some(&keywords),
+        )?;
         // A user's own subclass may override what it likes.
         let is_plain = object.get_type().is(&ssl.object) && context.is_instance(ssl.context.bind(py))?;
         let inner = match object.getattr_opt(intern!(py, "_sslobj"))? {
@@ -130,7 +135,10 @@ impl Engine {
 
     /// Go on with the handshake.
     pub fn shake_hands(&self, py: Python<'_>) -> PyResult<Answer<()>> {
-        classify(py, self.object.bind(py).call_method0(intern!(py, "do_handshake")).map(drop))
+        classify(
+            py,
+            call::call_method(self.object.bind_borrowed(py), intern!(py, "do_handshake"), &[]).map(drop),
+        )
     }
 
     /// Decipher up to `length` bytes into `memory`; zero says that the peer will send no more.
@@ -140,7 +148,12 @@ impl Engine {
         length: usize,
         memory: &Bound<'_, PyAny>,
     ) -> PyResult<Answer<usize>> {
-        let read = self.inner.bind(py).call_method1(intern!(py, "read"), (length, memory));
+        let length = length.into_pyobject(py)?;
+        let read = call::call_method(
+            self.inner.bind_borrowed(py),
+            intern!(py, "read"),
+            &[length.as_any().as_borrowed(), memory.as_borrowed()],
+        );
         match classify(py, read.and_then(|length| length.extract())) {
             // Python says it so once we have said goodbye ourselves.
             Err(error) if error.matches(py, &ssl(py)?.zero_return)? => Ok(Answer::Done(0)),
@@ -159,14 +172,15 @@ impl Engine {
     /// Encipher `data`; returns how many bytes of it were taken.
     pub fn write(&self, py: Python<'_>, data: &[u8]) -> PyResult<Answer<usize>> {
         // OpenSSL copies into a record; where it wants to be called again, it is given the same bytes again.
-        let written =
-            with_view(py, data, |view| self.inner.bind(py).call_method1(intern!(py, "write"), (view,)));
+        let written = with_view(py, data, |view| {
+            call::call_method(self.inner.bind_borrowed(py), intern!(py, "write"), &[view.as_borrowed()])
+        });
         classify(py, written.and_then(|length| length.extract()))
     }
 
     /// Say goodbye and wait for the peer's (RFC 8446, section 6.1).
     pub fn unwrap(&self, py: Python<'_>) -> PyResult<Answer<()>> {
-        classify(py, self.object.bind(py).call_method0(intern!(py, "unwrap")).map(drop))
+        classify(py, call::call_method(self.object.bind_borrowed(py), intern!(py, "unwrap"), &[]).map(drop))
     }
 }
 

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use super::engine::{Answer, is_tls_error};
 use super::transport::{Phase, TlsTransport, Told};
 use crate::event_loop::EventLoop;
+use crate::ffi::call;
 use crate::imports::imports;
 use crate::transports::lifetime::settle;
 
@@ -17,7 +18,7 @@ impl TlsTransport {
         let (event_loop, _) = Self::parts(slf);
         let began = if event_loop.get().debug() {
             let text = "%r starts SSL handshake";
-            imports(py)?.logger.call_method1(py, intern!(py, "debug"), (text, slf))?;
+            call::call_method_of(imports(py)?.logger.bind(py), intern!(py, "debug"), (text, slf))?;
             Some(crate::event_loop::now())
         } else {
             None
@@ -65,7 +66,7 @@ impl TlsTransport {
         if let Some(began) = began {
             let took = (crate::event_loop::now() - began) * 1e3;
             let text = "%r: SSL handshake took %.1f ms";
-            imports(py)?.logger.call_method1(py, intern!(py, "debug"), (text, slf, took))?;
+            call::call_method_of(imports(py)?.logger.bind(py), intern!(py, "debug"), (text, slf, took))?;
         }
         if is_new {
             Self::call_protocol(slf, intern!(py, "connection_made"), Some(slf.as_any().as_borrowed()))?;
@@ -174,7 +175,8 @@ impl TlsTransport {
         let protocol = slf.borrow_mut().protocol.take();
         match protocol.filter(|_| tells) {
             Some(protocol) => {
-                protocol.object.call_method1(py, intern!(py, "connection_lost"), (exception,)).map(drop)
+                call::call_method_of(protocol.object.bind(py), intern!(py, "connection_lost"), (exception,))
+                    .map(drop)
             }
             None => Ok(()),
         }

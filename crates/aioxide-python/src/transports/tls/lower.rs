@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::PyBytes;
 
+use crate::ffi::call;
 use crate::transports::stream::StreamTransport;
 
 /// A transport below TLS.
@@ -45,7 +46,12 @@ impl Lower {
     pub fn write(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
         match self {
             Self::Stream(stream) => StreamTransport::write_data(stream.bind(py), data),
-            Self::Other(other) => other.call_method1(py, intern!(py, "write"), (data,)).map(drop),
+            Self::Other(other) => call::call_method(
+                other.bind_borrowed(py),
+                intern!(py, "write"),
+                &[data.as_any().as_borrowed()],
+            )
+            .map(drop),
         }
     }
 
@@ -64,7 +70,7 @@ impl Lower {
             Self::Stream(stream) => StreamTransport::pause(stream.bind(py)),
             Self::Other(other) => {
                 let method = if reads { intern!(py, "resume_reading") } else { intern!(py, "pause_reading") };
-                other.call_method0(py, method).map(drop)
+                call::call_method(other.bind_borrowed(py), method, &[]).map(drop)
             }
         }
     }
@@ -77,8 +83,8 @@ impl Lower {
                 let other = other.bind(py);
                 let error = error.map(|error| error.into_value(py));
                 match other.getattr_opt(intern!(py, "_force_close"))? {
-                    Some(force_close) => force_close.call1((error,)).map(drop),
-                    None => other.call_method0(intern!(py, "abort")).map(drop),
+                    Some(force_close) => call::call_object(&force_close, (error,), None).map(drop),
+                    None => call::call_method(other.as_borrowed(), intern!(py, "abort"), &[]).map(drop),
                 }
             }
         }

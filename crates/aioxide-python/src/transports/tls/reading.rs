@@ -12,6 +12,7 @@ use super::scratch::{self, TlsScratch};
 use super::transport::{Phase, TlsTransport, Told, empty_buffer};
 use crate::event_loop::EventLoop;
 use crate::ffi::buffer::Contiguous;
+use crate::ffi::call;
 use crate::imports::imports;
 use crate::transports::flow_control::WaterMarks;
 
@@ -167,7 +168,7 @@ impl TlsTransport {
             Ok(false) => Ok(()),
             Ok(true) => {
                 let text = "returning true from eof_received() has no effect when using ssl";
-                imports(py)?.logger.call_method1(py, intern!(py, "warning"), (text,))?;
+                call::call_method_of(imports(py)?.logger.bind(py), intern!(py, "warning"), (text,))?;
                 Ok(())
             }
             Err(error) => {

@@ -228,7 +228,8 @@ impl TlsTransport {
                 let keywords = PyDict::new(py);
                 keywords.set_item("exc_info", error)?;
                 let arguments = ("%r: %s", slf, message);
-                imports(py)?.logger.call_method(py, intern!(py, "debug"), arguments, Some(&keywords))?;
+                let log = imports(py)?.logger.bind(py).getattr(intern!(py, "debug"))?;
+                call::call_object(&log, arguments, Some(&keywords))?;
             }
             return Ok(());
         }
@@ -254,7 +255,8 @@ impl TlsTransport {
     fn debug_log(slf: &Bound<'_, Self>, text: &str) -> PyResult<()> {
         let (event_loop, _) = Self::parts(slf);
         if event_loop.get().debug() {
-            imports(slf.py())?.logger.call_method1(slf.py(), intern!(slf.py(), "debug"), (text, slf))?;
+            let logger = imports(slf.py())?.logger.bind(slf.py());
+            call::call_method_of(logger, intern!(slf.py(), "debug"), (text, slf))?;
         }
         Ok(())
     }
@@ -377,7 +379,8 @@ impl TlsTransport {
         let default = default.unwrap_or_else(|| py.None());
         match Self::lower(slf) {
             Some(lower) => {
-                let found = lower.object(py).call_method1(intern!(py, "get_extra_info"), (name, default))?;
+                let found =
+                    call::call_method_of(&lower.object(py), intern!(py, "get_extra_info"), (name, default))?;
                 Ok(found.unbind())
             }
             None => Ok(default),

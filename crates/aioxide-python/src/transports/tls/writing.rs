@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyList};
 
 use super::engine::Answer;
 use super::transport::{Phase, TlsTransport};
+use crate::ffi::call;
 use crate::imports::imports;
 use crate::transports::flow_control::WaterMarks;
 use crate::transports::write_queue::{Data, Piece, WriteQueue};
@@ -158,7 +159,7 @@ impl TlsTransport {
         };
         if warns {
             let text = "SSL connection is closed";
-            imports(py)?.logger.call_method1(py, intern!(py, "warning"), (text,))?;
+            call::call_method_of(imports(py)?.logger.bind(py), intern!(py, "warning"), (text,))?;
         }
         Ok(false)
     }
