@@ -220,3 +220,100 @@ async def test_a_large_transfer_is_exact(loop):
     await close(writer)
     server.close()
     await server.wait_closed()
+
+
+async def test_methods_replaced_on_an_instance_are_called(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        protocol, seen = writer.transport.get_protocol(), []
+
+        def feed_data(data):
+            seen.append(("reader", bytes(data)))
+            asyncio.StreamReader.feed_data(reader, data)
+
+        def data_received(data):
+            seen.append(("protocol", bytes(data)))
+            asyncio.StreamReaderProtocol.data_received(protocol, data)
+
+        reader.feed_data = feed_data
+        peer.sendall(b"one")
+        assert await reader.readexactly(3) == b"one"
+        protocol.data_received = data_received
+        peer.sendall(b"two")
+        assert await reader.readexactly(3) == b"two"
+        assert seen == [("reader", b"one"), ("protocol", b"two"), ("reader", b"two")]
+        del reader.feed_data, protocol.data_received  # a cycle
+        await close(writer)
+
+
+async def test_methods_replaced_on_the_class_are_called(loop, monkeypatch):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        seen, original = [], asyncio.StreamReader.feed_data
+
+        def feed_data(self, data):
+            seen.append(bytes(data))
+            original(self, data)
+
+        monkeypatch.setattr(asyncio.StreamReader, "feed_data", feed_data)
+        peer.sendall(b"data")
+        assert await reader.readexactly(4) == b"data"
+        assert seen == [b"data"]
+        await close(writer)
+
+
+async def test_reader_and_protocol_classes_of_ones_own(loop):
+    class Reader(asyncio.StreamReader):
+        fed = 0
+
+        def feed_data(self, data):
+            self.fed += len(data)
+            super().feed_data(data)
+
+    class Protocol(asyncio.StreamReaderProtocol):
+        received = 0
+
+        def data_received(self, data):
+            self.received += len(data)
+            super().data_received(data)
+
+    for reader_class, protocol_class in (
+        (Reader, asyncio.StreamReaderProtocol),
+        (asyncio.StreamReader, Protocol),
+        (Reader, Protocol),
+    ):
+        with connected_pair() as (ours, peer):
+            reader = reader_class(loop=loop)
+            protocol = protocol_class(reader, loop=loop)
+            transport, _ = await loop.create_connection(lambda protocol=protocol: protocol, sock=ours)
+            peer.sendall(b"data")
+            assert await reader.readexactly(4) == b"data"
+            assert getattr(reader, "fed", 4) == getattr(protocol, "received", 4) == 4
+            transport.close()
+            await protocol._get_close_waiter(None)
+
+
+async def test_a_reader_that_was_dropped_keeps_the_connection(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        del reader
+        writer._reader = None
+        peer.sendall(b"nobody reads this")
+        writer.write(b"but this is written")
+        assert await loop.run_in_executor(None, peer.recv, 100) == b"but this is written"
+        await close(writer)
+
+
+async def test_a_slow_reader_pauses_the_peer_and_gets_everything(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1000)
+        data = os.urandom(4 << 20)
+        with in_thread(lambda: peer.sendall(data)):
+            while writer.transport.is_reading():
+                await asyncio.sleep(0)
+            assert len(reader._buffer) > 2000
+            received = bytearray()
+            while len(received) < len(data):
+                received += await reader.read(700)
+        assert received == data
+        await close(writer)

@@ -5,7 +5,9 @@
 //! Every function takes a `Python` token or a bound object, so the calling thread is attached; every
 //! pointer given to the C API comes from a live `Py`/`Bound`, so it is valid for the call.
 
+pub mod bound_method;
 pub mod buffer;
+pub mod byte_array;
 pub mod call;
 pub mod collector;
 pub mod context;

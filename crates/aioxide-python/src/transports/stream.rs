@@ -20,7 +20,7 @@ use pyo3::{PyTraverseError, intern};
 use super::descriptor::Descriptor;
 use super::extra::Extra;
 use super::lifetime::{settle, warn_unclosed};
-use super::protocol::Protocol;
+use super::protocol::{Manner, Protocol};
 use super::reading::ReadSide;
 use super::writing::WriteSide;
 use crate::callback::Callback;
@@ -191,6 +191,11 @@ impl StreamTransport {
         event_loop.get().transports().insert(number, kind == Kind::Socket);
         Self::schedule(&transport, Event::Made(waiter))?;
         Ok(transport.unbind())
+    }
+
+    /// How the protocol wants its bytes.
+    pub(super) fn manner(&self) -> Manner {
+        self.protocol.as_ref().map_or(Manner::Plain, |protocol| protocol.manner)
     }
 
     /// Call `_attach` or `_detach` of `asyncio.Server`, which takes the transport since Python 3.13.
