@@ -52,7 +52,7 @@ SCHEDULING = (
     SchedulingRow("run_in_executor", "run_in_executor", 1_000),
 )
 
-SERVERS = ("protocol", "buffered", "streams")
+SERVERS = ("protocol", "buffered", "streams", "native_streams")
 CONNECTIONS = (1, 64, 1000)
 SIZES = (1, 16, 100)
 DEFAULT_ECHO = (
@@ -67,6 +67,8 @@ DEFAULT_ECHO = (
     ("streams", 64, 1),
     ("streams", 1000, 1),
     ("streams", 64, 16),
+    ("native_streams", 64, 1),
+    ("native_streams", 1000, 1),
 )
 QUICK_ECHO = (("protocol", 1, 1), ("protocol", 64, 1), ("buffered", 64, 1), ("streams", 64, 1))
 PIPELINED = (

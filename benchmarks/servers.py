@@ -98,6 +98,13 @@ async def streams(message_bytes: int) -> asyncio.AbstractServer:
     return await asyncio.start_server(echo_stream, HOST, 0, backlog=BACKLOG)
 
 
+async def native_streams(message_bytes: int) -> asyncio.AbstractServer:
+    """Serve `echo_stream` with aioxide's own streams; other loops have asyncio's."""
+    from aioxide import start_server
+
+    return await start_server(echo_stream, HOST, 0, backlog=BACKLOG)
+
+
 class DatagramEcho(asyncio.DatagramProtocol):
     """Send every datagram back to where it came from."""
 
@@ -125,6 +132,7 @@ SERVERS: dict[str, Start] = {
     "answers": answers,
     "buffered": buffered,
     "datagrams": datagrams,
+    "native_streams": native_streams,
     "protocol": protocol,
     "streams": streams,
 }

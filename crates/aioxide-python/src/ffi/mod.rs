@@ -12,5 +12,6 @@ pub mod call;
 pub mod collector;
 pub mod context;
 pub mod method;
+pub mod stop_iteration;
 pub mod task_callbacks;
 pub mod weak_set;

@@ -374,7 +374,7 @@ impl StreamTransport {
     }
 
     /// Return whether the transport is closing or closed.
-    fn is_closing(&self) -> bool {
+    pub fn is_closing(&self) -> bool {
         self.phase != Phase::Open
     }
 
@@ -428,7 +428,7 @@ impl StreamTransport {
     // WriteTransport.
 
     /// Write bytes without blocking.
-    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::write_data(slf, data)
     }
 

@@ -11,11 +11,15 @@ use pyo3::types::{PyByteArray, PyWeakrefReference};
 
 use crate::ffi::{bound_method, byte_array, call};
 use crate::imports::{Streams, imports};
+use crate::streams;
+use crate::streams::reader::StreamReader;
 
 /// Whether a protocol is of the kind that may be fed.
 pub fn are_fed(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     let streams = imports(protocol.py())?.streams.as_ref();
-    Ok(streams.is_some_and(|streams| protocol.get_type().is(&streams.protocol)))
+    let is_known =
+        |streams: &Streams| protocol.get_type().is(&streams.protocol) || streams::is_our_protocol(protocol);
+    Ok(streams.is_some_and(is_known))
 }
 
 /// Do what `protocol.data_received(data)` does; `false` where nothing was done, and it must be called.
@@ -38,6 +42,11 @@ pub fn feed(protocol: &Bound<'_, PyAny>, data: &[u8]) -> PyResult<bool> {
 /// Do what `reader.feed_data(data)` does; `false` where nothing was done.
 fn feed_reader(reader: &Bound<'_, PyAny>, streams: &Streams, data: &[u8]) -> PyResult<bool> {
     let py = reader.py();
+    if streams::is_our_reader(reader)
+        && let Ok(reader) = reader.cast::<StreamReader>()
+    {
+        return StreamReader::feed(reader, data).map(|()| true);
+    }
     let feed_data = streams.feed_data.bind_borrowed(py);
     if !reader.get_type().is(&streams.reader)
         || !bound_method::is_function(reader, intern!(py, "feed_data"), feed_data)
