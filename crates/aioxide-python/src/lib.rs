@@ -23,6 +23,8 @@ mod _rust {
     #[pymodule_export]
     use crate::awaitable::Awaitable;
     #[pymodule_export]
+    use crate::awaitable::trial::_trial_future;
+    #[pymodule_export]
     use crate::awaitable::waiter::Waiter;
     #[pymodule_export]
     use crate::event_loop::EventLoop;
@@ -50,6 +52,7 @@ mod _rust {
         let hooks = PyDict::new(module.py());
         hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;
         module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;
+        Awaitable::add_slots(&module.py().get_type::<Awaitable>())?;
         Waiter::add_fast_methods(&module.py().get_type::<Waiter>())?;
         EventLoop::add_fast_methods(&module.py().get_type::<EventLoop>())
     }

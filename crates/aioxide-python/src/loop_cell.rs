@@ -105,7 +105,8 @@ impl<T> LoopCell<T> {
         let begun =
             self.owner.compare_exchange(NOBODY, this_thread(), Ordering::SeqCst, Ordering::SeqCst).is_ok();
         self.visited.store(false, Ordering::SeqCst);
-        begun.then_some(Running { cell: self })
+        // Lazily: one that is made and dropped would say that nobody runs the loop.
+        begun.then(|| Running { cell: self })
     }
 
     /// Open the cell for `body`, which must neither call Python nor drop a Python object.

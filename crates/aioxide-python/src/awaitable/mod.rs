@@ -11,31 +11,25 @@
 //! - Work that panicked is dropped, and its task alone gets an exception.
 
 pub mod future;
+pub mod trial;
 pub mod waiter;
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pyo3::PyTraverseError;
 use pyo3::exceptions::{
     PyRuntimeError, PyRuntimeWarning, PyStopIteration, PySystemError, PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyTraceback, PyType};
+use pyo3::{Borrowed, PyTraverseError};
 
 use self::future::RustFuture;
-use crate::ffi::stop_iteration::returned;
+pub use crate::ffi::iteration::Step;
+use crate::ffi::iteration::{self, Steps, returned};
 use crate::imports::imports;
 use crate::streams::operation::Operation;
-
-/// What becomes of work that was let go on.
-pub enum Step {
-    /// It is done, with this value.
-    Done(Py<PyAny>),
-    /// It waits: this goes to the task, which goes on when it is woken.
-    Yield(Py<PyAny>),
-}
 
 /// The closed list of what can be awaited.
 pub enum Work {
@@ -130,41 +124,47 @@ impl Awaitable {
         let advanced = catch_unwind(AssertUnwindSafe(|| work.advance(py, thrown))).unwrap_or_else(|_| {
             Err(PySystemError::new_err(format!("{name}() panicked; please report this as a bug")))
         });
-        match advanced {
-            Ok(Step::Yield(yielded)) => {
-                put_back(State::Suspended(work));
-                Ok(Step::Yield(yielded))
-            }
-            finished => {
-                put_back(State::Finished);
-                drop(work);
-                finished
-            }
+        if matches!(advanced, Ok(Step::Yield(_))) {
+            put_back(State::Suspended(work));
+            return advanced;
         }
-    }
-
-    /// The result of a step as an iterator gives it: a value is the argument of a StopIteration.
-    fn answer(py: Python<'_>, step: PyResult<Step>) -> PyResult<Option<Py<PyAny>>> {
-        match step {
-            Ok(Step::Yield(yielded)) => Ok(Some(yielded)),
-            Ok(Step::Done(value)) if value.is_none(py) => Ok(None),
-            Ok(Step::Done(value)) => Err(returned(py, value)),
+        put_back(State::Finished);
+        drop(work);
+        match advanced {
+            // Who awaits would take it for the end (PEP 479).
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
                 let wrapped = PyRuntimeError::new_err("coroutine raised StopIteration");
                 wrapped.set_cause(py, Some(error));
                 Err(wrapped)
             }
-            Err(error) => Err(error),
+            advanced => advanced,
         }
     }
 
-    /// As for methods, where None is a value like any other.
-    fn answer_to_call(py: Python<'_>, step: PyResult<Step>) -> PyResult<Py<PyAny>> {
-        match Self::answer(py, step) {
-            Ok(Some(yielded)) => Ok(yielded),
-            Ok(None) => Err(PyStopIteration::new_err(())),
-            Err(error) => Err(error),
+    /// A step as the methods answer it: a value is the argument of a StopIteration.
+    fn answer(py: Python<'_>, step: PyResult<Step>) -> PyResult<Py<PyAny>> {
+        match step? {
+            Step::Yield(yielded) => Ok(yielded),
+            Step::Done(value) if value.is_none(py) => Err(PyStopIteration::new_err(())),
+            Step::Done(value) => Err(returned(py, value)),
         }
+    }
+
+    /// Add the slots that PyO3 would fill more slowly, or not at all.
+    pub fn add_slots(class: &Bound<'_, PyType>) -> PyResult<()> {
+        iteration::install::<Self>(class)
+    }
+}
+
+impl Steps for Awaitable {
+    fn step(slf: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Step> {
+        if let Some(sent) = sent
+            && !sent.is_none()
+            && matches!(slf.borrow().state, State::Created(_))
+        {
+            return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
+        }
+        Self::advance(slf, None)
     }
 }
 
@@ -178,16 +178,13 @@ impl Awaitable {
         slf
     }
 
-    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+    fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         Self::answer(slf.py(), Self::advance(slf, None))
     }
 
     /// Go on until it waits or is done; the value must be None while it has not begun.
     fn send(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        if !value.is_none() && matches!(slf.borrow().state, State::Created(_)) {
-            return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
-        }
-        Self::answer_to_call(slf.py(), Self::advance(slf, None))
+        Self::answer(slf.py(), Self::step(slf, Some(value.as_borrowed())))
     }
 
     /// End the work, and raise the exception.
@@ -202,7 +199,7 @@ impl Awaitable {
         if traceback.is_some() {
             error.set_traceback(slf.py(), traceback);
         }
-        Self::answer_to_call(slf.py(), Self::advance(slf, Some(error)))
+        Self::answer(slf.py(), Self::advance(slf, Some(error)))
     }
 
     /// End the work.

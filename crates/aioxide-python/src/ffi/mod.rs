@@ -11,7 +11,7 @@ pub mod byte_array;
 pub mod call;
 pub mod collector;
 pub mod context;
+pub mod iteration;
 pub mod method;
-pub mod stop_iteration;
 pub mod task_callbacks;
 pub mod weak_set;
