@@ -9,11 +9,31 @@ import sys
 
 from ._running import new_event_loop, run
 from ._rust import build_info
+from ._streams import (
+    StreamReader,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from .loop import EventLoop
 
 __version__: str = build_info()["version"]
 
-__all__ = ["EventLoop", "__version__", "build_info", "new_event_loop", "run"]
+__all__ = [
+    "EventLoop",
+    "StreamReader",
+    "StreamWriter",
+    "__version__",
+    "build_info",
+    "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
+    "run",
+    "start_server",
+    "start_unix_server",
+]
 
 # Event loop policies leave Python with 3.16, and what installs one leaves with them.
 if sys.version_info < (3, 16):

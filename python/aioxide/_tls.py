@@ -70,8 +70,12 @@ class Tls(NativeLoop):
 
 def _move_received(protocol: Any, tls: _rust.TlsTransport) -> None:
     """Give TLS what a client that did not wait for our answer has sent of its handshake."""
+    if not isinstance(protocol, asyncio.StreamReaderProtocol):
+        return
     reader = getattr(protocol, "_stream_reader", None)
-    buffer = getattr(reader, "_buffer", None)
-    if isinstance(protocol, asyncio.StreamReaderProtocol) and buffer:
+    if isinstance(reader, _rust.StreamReader):
+        if received := reader._take_received():
+            tls._feed(received)
+    elif buffer := getattr(reader, "_buffer", None):
         tls._feed(buffer)
         buffer.clear()

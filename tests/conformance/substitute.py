@@ -56,9 +56,23 @@ def counting(base: type) -> type:
     return LoopUnderTest
 
 
+def put_own_streams() -> None:
+    """Let `asyncio` name aioxide's own streams in place of its own."""
+    from aioxide import _streams
+
+    for name in asyncio.streams.__all__:
+        setattr(asyncio, name, getattr(_streams, name))
+
+
 def open_doors(name: str) -> type:
-    """Put the loop called `name` behind the doors of asyncio and of the tests' utilities."""
+    """Put the loop called `name` behind the doors of asyncio and of the tests' utilities.
+
+    `name` may end in "+streams": then aioxide's own streams stand in for asyncio's.
+    """
+    name, _, extra = name.partition("+")
     loop_class = counting(base_class(name))
+    if extra == "streams":
+        put_own_streams()
     from asyncio import unix_events
 
     for module in (asyncio, unix_events):

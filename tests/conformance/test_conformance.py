@@ -28,6 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "test_class" not in metafunc.fixturenames:
         return
     classes = [entry for entry in supervisor.list_classes() if scope.reason_excluded(*entry) is None]
+    if metafunc.function is test_own_streams_behave_as_asyncios:
+        classes = [entry for entry in classes if entry[0] == "test_streams"]
     metafunc.parametrize("test_class", classes, ids=[".".join(entry) for entry in classes])
 
 
@@ -81,6 +83,19 @@ def test_class_behaves_as_on_asyncio(
     problems = [f"--- {name}: {report.details.get(name, 'no result')}" for name in failures]
     problems += [f"--- {name}: passes; remove it from {expectations.FILE.name}" for name in passes]
     assert not problems, "\n".join([f"{class_name} on {driver}", *problems])
+
+
+@pytest.mark.timeout(2 * supervisor.CLASS_LIMIT + 30)
+@pytest.mark.parametrize("driver", ["uring", "epoll"])
+def test_own_streams_behave_as_asyncios(
+    test_class: tuple[str, str], driver: str, reference: dict[str, str], require_driver: None
+) -> None:
+    tests = [test for test, outcome in reference.items() if outcome == "passed"]
+    tests = [test for test in tests if test not in scope.EXCLUDED_OF_OWN_STREAMS]
+    report = supervisor.run_class(f"{driver}+streams", *test_class, tests)
+    assert report.loops > 0
+    failed = [f"--- {test}: {report.details[test]}" for test in tests if report.outcomes.get(test) != "passed"]
+    assert not failed, "\n".join(failed)
 
 
 def test_cpythons_tests_are_installed() -> None:

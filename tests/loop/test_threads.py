@@ -234,3 +234,20 @@ async def test_a_wrong_thread_never_corrupts_the_loop(loop, is_aioxide):
     await asyncio.to_thread(work)
     await asyncio.sleep(0.01)
     assert ran == expected, "what was accepted must run"
+
+
+async def test_a_loop_that_was_asked_to_run_twice_hears_other_threads(loop):
+    def elsewhere():
+        with pytest.raises(RuntimeError, match="already running"):
+            loop.run_forever()
+        if hasattr(loop, "_run_turns"):
+            with pytest.raises(RuntimeError, match="already running"):
+                loop._run_turns()
+        loop.call_soon_threadsafe(called.set_result, None)
+
+    called = loop.create_future()
+    thread = threading.Thread(target=elsewhere)
+    loop.call_later(0.01, thread.start)
+    async with asyncio.timeout(5):
+        await called
+    thread.join()

@@ -1,12 +1,19 @@
-"""asyncio's StreamReader and StreamWriter on the loop under test."""
+"""asyncio's StreamReader and StreamWriter, and aioxide's own, on the loop under test."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 
 import pytest
 from peers import connected_pair, in_thread, receive_all, reset, unused_port
+
+
+@pytest.fixture(params=["asyncio", "aioxide"])
+def streams(request):
+    """asyncio's streams, and aioxide's own, which are asyncio's on a loop of asyncio's."""
+    return importlib.import_module(request.param)
 
 
 async def close(writer):
@@ -15,9 +22,9 @@ async def close(writer):
     await writer.wait_closed()
 
 
-async def test_lines_records_and_the_rest(loop):
+async def test_lines_records_and_the_rest(loop, streams):
     with connected_pair() as (ours, peer):
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await streams.open_connection(sock=ours)
         peer.sendall(b"line\nsecond;record" + b"12345" + b"rest")
         assert await reader.readline() == b"line\n"
         assert await reader.readuntil(b";") == b"second;"
@@ -30,9 +37,9 @@ async def test_lines_records_and_the_rest(loop):
         await close(writer)
 
 
-async def test_an_end_in_the_middle_is_an_incomplete_read(loop):
+async def test_an_end_in_the_middle_is_an_incomplete_read(loop, streams):
     with connected_pair() as (ours, peer):
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await streams.open_connection(sock=ours)
         peer.sendall(b"half")
         peer.close()
         with pytest.raises(asyncio.IncompleteReadError) as caught:
@@ -41,18 +48,18 @@ async def test_an_end_in_the_middle_is_an_incomplete_read(loop):
         await close(writer)
 
 
-async def test_a_line_over_the_limit_is_an_error(loop):
+async def test_a_line_over_the_limit_is_an_error(loop, streams):
     with connected_pair() as (ours, peer):
-        reader, writer = await asyncio.open_connection(sock=ours, limit=100)
+        reader, writer = await streams.open_connection(sock=ours, limit=100)
         peer.sendall(b"x" * 300 + b"\n")
         with pytest.raises(ValueError, match="limit"):
             await reader.readline()
         await close(writer)
 
 
-async def test_drain_waits_for_the_peer(loop):
+async def test_drain_waits_for_the_peer(loop, streams):
     with connected_pair() as (ours, peer):
-        _, writer = await asyncio.open_connection(sock=ours)
+        _, writer = await streams.open_connection(sock=ours)
         data = os.urandom(16 << 20)
         writer.write(data)
         draining = asyncio.create_task(writer.drain())
@@ -65,9 +72,9 @@ async def test_drain_waits_for_the_peer(loop):
         assert received == [data]
 
 
-async def test_drain_tells_that_the_peer_is_gone(loop):
+async def test_drain_tells_that_the_peer_is_gone(loop, streams):
     with connected_pair() as (ours, peer):
-        _, writer = await asyncio.open_connection(sock=ours)
+        _, writer = await streams.open_connection(sock=ours)
         writer.write(bytes(64 << 20))
         draining = asyncio.create_task(writer.drain())
         await asyncio.sleep(0.005)
@@ -79,9 +86,9 @@ async def test_drain_tells_that_the_peer_is_gone(loop):
             await writer.wait_closed()
 
 
-async def test_a_reader_gets_the_reset(loop):
+async def test_a_reader_gets_the_reset(loop, streams):
     with connected_pair() as (ours, peer):
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await streams.open_connection(sock=ours)
         reading = asyncio.create_task(reader.read(100))
         await asyncio.sleep(0.005)
         reset(peer)
@@ -92,9 +99,9 @@ async def test_a_reader_gets_the_reset(loop):
             await writer.wait_closed()
 
 
-async def test_a_reader_pauses_at_twice_its_limit(loop):
+async def test_a_reader_pauses_at_twice_its_limit(loop, streams):
     with connected_pair() as (ours, peer):
-        reader, writer = await asyncio.open_connection(sock=ours, limit=1000)
+        reader, writer = await streams.open_connection(sock=ours, limit=1000)
         data = os.urandom(4 << 20)
         with in_thread(peer.sendall, data):
             await asyncio.sleep(0.02)
@@ -106,13 +113,13 @@ async def test_a_reader_pauses_at_twice_its_limit(loop):
         await close(writer)
 
 
-async def test_write_eof_lets_the_answer_come(loop):
+async def test_write_eof_lets_the_answer_come(loop, streams):
     async def serve(reader, writer):
         writer.write((await reader.read())[::-1])
         await close(writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    server = await streams.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await streams.open_connection(*server.sockets[0].getsockname())
     assert writer.can_write_eof()
     writer.writelines([b"que", b"stion"])
     writer.write_eof()
@@ -122,18 +129,18 @@ async def test_write_eof_lets_the_answer_come(loop):
     await server.wait_closed()
 
 
-async def test_a_hundred_clients_are_served_at_once(loop):
+async def test_a_hundred_clients_are_served_at_once(loop, streams):
     async def serve(reader, writer):
         async for line in reader:
             writer.write(line.upper())
             await writer.drain()
         await close(writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await streams.start_server(serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
 
     async def client(number):
-        reader, writer = await asyncio.open_connection(*address)
+        reader, writer = await streams.open_connection(*address)
         for turn in range(20):
             writer.write(b"client %d turn %d\n" % (number, turn))
             await writer.drain()
@@ -147,12 +154,12 @@ async def test_a_hundred_clients_are_served_at_once(loop):
         await asyncio.sleep(0)
 
 
-async def test_an_exception_in_a_handler_is_reported(loop, reported):
+async def test_an_exception_in_a_handler_is_reported(loop, streams, reported):
     async def serve(reader, writer):
         raise LookupError("in the handler")
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    server = await streams.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await streams.open_connection(*server.sockets[0].getsockname())
     async with asyncio.timeout(5):
         while not reported:
             await asyncio.sleep(0.001)
@@ -166,9 +173,9 @@ async def test_an_exception_in_a_handler_is_reported(loop, reported):
     await asyncio.sleep(0.01)
 
 
-async def test_extra_info_is_passed_on(loop):
+async def test_extra_info_is_passed_on(loop, streams):
     with connected_pair() as (ours, peer):
-        _, writer = await asyncio.open_connection(sock=ours)
+        _, writer = await streams.open_connection(sock=ours)
         assert writer.get_extra_info("peername") == peer.getsockname()
         assert not writer.is_closing()
         writer.close()
@@ -176,15 +183,15 @@ async def test_extra_info_is_passed_on(loop):
         await writer.wait_closed()
 
 
-async def test_a_dead_port_is_refused(loop):
+async def test_a_dead_port_is_refused(loop, streams):
     with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", unused_port())
+        await streams.open_connection("127.0.0.1", unused_port())
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_a_reader_cancelled_at_every_await_loses_no_data(loop, turns):
+async def test_a_reader_cancelled_at_every_await_loses_no_data(loop, streams, turns):
     with connected_pair() as (ours, peer):
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await streams.open_connection(sock=ours)
         task = asyncio.create_task(reader.readexactly(10))
         peer.sendall(b"01234")
         for _ in range(turns):
@@ -198,7 +205,7 @@ async def test_a_reader_cancelled_at_every_await_loses_no_data(loop, turns):
         await close(writer)
 
 
-async def test_a_large_transfer_is_exact(loop):
+async def test_a_large_transfer_is_exact(loop, streams):
     data = os.urandom(32 << 20)
 
     async def serve(reader, writer):
@@ -213,10 +220,107 @@ async def test_a_large_transfer_is_exact(loop):
             await writer.drain()
         writer.write_eof()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    server = await streams.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await streams.open_connection(*server.sockets[0].getsockname())
     received, _ = await asyncio.gather(reader.read(), send(writer))
     assert received == data
     await close(writer)
     server.close()
     await server.wait_closed()
+
+
+async def test_methods_replaced_on_an_instance_are_called(loop):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        protocol, seen = writer.transport.get_protocol(), []
+
+        def feed_data(data):
+            seen.append(("reader", bytes(data)))
+            asyncio.StreamReader.feed_data(reader, data)
+
+        def data_received(data):
+            seen.append(("protocol", bytes(data)))
+            asyncio.StreamReaderProtocol.data_received(protocol, data)
+
+        reader.feed_data = feed_data
+        peer.sendall(b"one")
+        assert await reader.readexactly(3) == b"one"
+        protocol.data_received = data_received
+        peer.sendall(b"two")
+        assert await reader.readexactly(3) == b"two"
+        assert seen == [("reader", b"one"), ("protocol", b"two"), ("reader", b"two")]
+        del reader.feed_data, protocol.data_received  # a cycle
+        await close(writer)
+
+
+async def test_methods_replaced_on_the_class_are_called(loop, monkeypatch):
+    with connected_pair() as (ours, peer):
+        reader, writer = await asyncio.open_connection(sock=ours)
+        seen, original = [], asyncio.StreamReader.feed_data
+
+        def feed_data(self, data):
+            seen.append(bytes(data))
+            original(self, data)
+
+        monkeypatch.setattr(asyncio.StreamReader, "feed_data", feed_data)
+        peer.sendall(b"data")
+        assert await reader.readexactly(4) == b"data"
+        assert seen == [b"data"]
+        await close(writer)
+
+
+async def test_reader_and_protocol_classes_of_ones_own(loop):
+    class Reader(asyncio.StreamReader):
+        fed = 0
+
+        def feed_data(self, data):
+            self.fed += len(data)
+            super().feed_data(data)
+
+    class Protocol(asyncio.StreamReaderProtocol):
+        received = 0
+
+        def data_received(self, data):
+            self.received += len(data)
+            super().data_received(data)
+
+    for reader_class, protocol_class in (
+        (Reader, asyncio.StreamReaderProtocol),
+        (asyncio.StreamReader, Protocol),
+        (Reader, Protocol),
+    ):
+        with connected_pair() as (ours, peer):
+            reader = reader_class(loop=loop)
+            protocol = protocol_class(reader, loop=loop)
+            transport, _ = await loop.create_connection(lambda protocol=protocol: protocol, sock=ours)
+            peer.sendall(b"data")
+            assert await reader.readexactly(4) == b"data"
+            assert getattr(reader, "fed", 4) == getattr(protocol, "received", 4) == 4
+            transport.close()
+            await protocol._get_close_waiter(None)
+
+
+async def test_a_reader_that_was_dropped_keeps_the_connection(loop, streams):
+    with connected_pair() as (ours, peer):
+        reader, writer = await streams.open_connection(sock=ours)
+        del reader
+        writer._reader = None
+        peer.sendall(b"nobody reads this")
+        writer.write(b"but this is written")
+        assert await loop.run_in_executor(None, peer.recv, 100) == b"but this is written"
+        await close(writer)
+
+
+async def test_a_slow_reader_pauses_the_peer_and_gets_everything(loop, streams):
+    with connected_pair() as (ours, peer):
+        reader, writer = await streams.open_connection(sock=ours, limit=1000)
+        data = os.urandom(4 << 20)
+        with in_thread(lambda: peer.sendall(data)):
+            while writer.transport.is_reading():
+                await asyncio.sleep(0)
+            assert len(reader._buffer) > 2000
+            received = bytearray()
+            while len(received) < len(data):
+                received += await reader.read(700)
+        assert received == data
+        await close(writer)

@@ -6,11 +6,14 @@ use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::{PyTraverseError, intern};
 
+use crate::awaitable::future::BoxedFuture;
+use crate::awaitable::waiter::Waiter;
 use crate::event_loop::EventLoop;
 use crate::event_loop::servers::Listener;
 use crate::ffi::collector::{look_through, show_if_shared};
 use crate::ffi::{call, context};
 use crate::handle::{Handle, TimerHandle};
+use crate::loop_cell::ThreadBound;
 use crate::transports::datagram::{self, DatagramTransport};
 use crate::transports::stream::{Event, StreamTransport};
 
@@ -48,6 +51,10 @@ pub enum Callback {
     Accepted(Py<Listener>, OwnedFd),
     /// A server cannot accept for now.
     AcceptFailed(Py<Listener>, std::io::Error),
+    /// What a Rust future waited for has happened: its task goes on.
+    Wake(Py<Waiter>),
+    /// A Rust future that another thread let go of is dropped.
+    Release(ThreadBound<BoxedFuture>),
 }
 
 impl Callback {
@@ -78,6 +85,14 @@ impl Callback {
             Self::Datagram(transport, event) => DatagramTransport::handle_event(transport.bind(py), event),
             Self::Accepted(listener, connection) => Listener::handle_accepted(listener.bind(py), connection),
             Self::AcceptFailed(listener, error) => Listener::handle_failure(listener.bind(py), error),
+            Self::Wake(waiter) => match Waiter::wake_now(waiter.bind(py))? {
+                Some(wakeup) => wakeup.run(event_loop),
+                None => Ok(()),
+            },
+            Self::Release(future) => {
+                event_loop.get().release(future);
+                Ok(())
+            }
         }
     }
 
@@ -105,6 +120,8 @@ impl Callback {
             Self::Transport(transport, _) => visit.call(transport),
             Self::Datagram(transport, _) => visit.call(transport),
             Self::Accepted(listener, _) | Self::AcceptFailed(listener, _) => visit.call(listener),
+            Self::Wake(waiter) => visit.call(waiter),
+            Self::Release(_) => Ok(()),
         }
     }
 
@@ -135,6 +152,8 @@ impl Callback {
             Self::Accepted(listener, _) | Self::AcceptFailed(listener, _) => {
                 listener.clone_ref(py).into_any()
             }
+            Self::Wake(waiter) => waiter.clone_ref(py).into_any(),
+            Self::Release(_) => py.None(),
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Imports {
     pub read_transport: Py<PyAny>,
     /// `asyncio.BufferedProtocol`.
     pub buffered_protocol: Py<PyAny>,
+    /// asyncio's stream classes, if they are made as those we know.
+    pub streams: Option<Streams>,
     /// `asyncio.trsock.TransportSocket`.
     pub transport_socket: Py<PyAny>,
     /// `asyncio.format_helpers.extract_stack`.
@@ -46,6 +48,46 @@ pub struct Imports {
     pub sends_empty_datagrams: bool,
     /// How many bytes a datagram that waits counts beyond its own (Python 3.13 and later, that empty ones count).
     pub datagram_header: usize,
+}
+
+/// What is looked for before asyncio's streams are fed without calling them.
+pub struct Streams {
+    /// `asyncio.StreamReaderProtocol`.
+    pub protocol: Py<PyType>,
+    /// `asyncio.StreamReader`.
+    pub reader: Py<PyType>,
+    /// `StreamReaderProtocol.data_received`.
+    pub data_received: Py<PyAny>,
+    /// `StreamReader.feed_data`.
+    pub feed_data: Py<PyAny>,
+}
+
+impl Streams {
+    /// `None` where this Python's streams do something else than `transports/streams.rs` does for them.
+    fn of(asyncio: &Bound<'_, PyModule>) -> PyResult<Option<Self>> {
+        let protocol = asyncio.getattr("StreamReaderProtocol")?.cast_into::<PyType>()?;
+        let reader = asyncio.getattr("StreamReader")?.cast_into::<PyType>()?;
+        let Some(data_received) = known(&protocol, "data_received", &["_stream_reader", "feed_data"])? else {
+            return Ok(None);
+        };
+        let feeds = ["_eof", "_buffer", "extend", "_wakeup_waiter", "_transport", "_paused", "len", "_limit"];
+        let pauses = ["pause_reading", "NotImplementedError"];
+        let Some(feed_data) = known(&reader, "feed_data", &[&feeds[..], &pauses[..]].concat())? else {
+            return Ok(None);
+        };
+        if known(&reader, "_wakeup_waiter", &["_waiter", "cancelled", "set_result"])?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Self { protocol: protocol.unbind(), reader: reader.unbind(), data_received, feed_data }))
+    }
+}
+
+/// A method of a class, if its code uses no other names than `names`.
+fn known(class: &Bound<'_, PyType>, method: &str, names: &[&str]) -> PyResult<Option<Py<PyAny>>> {
+    let Some(function) = class.getattr_opt(method)? else { return Ok(None) };
+    let Some(code) = function.getattr_opt("__code__")? else { return Ok(None) };
+    let used = code.getattr("co_names")?.extract::<Vec<String>>()?;
+    Ok(used.iter().all(|name| names.contains(&name.as_str())).then(|| function.unbind()))
 }
 
 /// Register tasks natively where asyncio does it in Python: up to 3.13, in a `WeakSet`.
@@ -98,6 +140,7 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             datagram_transport: datagram_transport(&asyncio)?,
             read_transport: name("ReadTransport")?,
             buffered_protocol: name("BufferedProtocol")?,
+            streams: Streams::of(&asyncio)?,
             transport_socket: py.import("asyncio.trsock")?.getattr("TransportSocket")?.unbind(),
             extract_stack: py.import("asyncio.format_helpers")?.getattr("extract_stack")?.unbind(),
             socket: py.import("socket")?.getattr("socket")?.unbind(),

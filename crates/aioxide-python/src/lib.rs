@@ -1,5 +1,6 @@
 //! The asyncio face of aioxide: the extension module `aioxide._rust`. This file is its table of contents.
 
+mod awaitable;
 mod callback;
 mod convert;
 mod error;
@@ -8,6 +9,7 @@ mod ffi;
 mod handle;
 mod imports;
 mod loop_cell;
+mod streams;
 mod transports;
 
 use pyo3::prelude::*;
@@ -21,9 +23,19 @@ mod _rust {
     use crate::ffi::free_list;
 
     #[pymodule_export]
+    use crate::awaitable::Awaitable;
+    #[pymodule_export]
+    use crate::awaitable::trial::_trial_future;
+    #[pymodule_export]
+    use crate::awaitable::waiter::Waiter;
+    #[pymodule_export]
     use crate::event_loop::EventLoop;
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};
+    #[pymodule_export]
+    use crate::streams::reader::StreamReader;
+    #[pymodule_export]
+    use crate::streams::writer::StreamWriter;
     #[pymodule_export]
     use crate::transports::datagram::DatagramTransport;
     #[pymodule_export]
@@ -44,6 +56,8 @@ mod _rust {
         let hooks = PyDict::new(module.py());
         hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;
         module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;
+        Awaitable::add_slots(&module.py().get_type::<Awaitable>())?;
+        Waiter::add_fast_methods(&module.py().get_type::<Waiter>())?;
         EventLoop::add_fast_methods(&module.py().get_type::<EventLoop>())
     }
 }

@@ -11,6 +11,7 @@
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use pyo3::{ffi, pyfunction};
@@ -105,7 +106,8 @@ impl<T> LoopCell<T> {
         let begun =
             self.owner.compare_exchange(NOBODY, this_thread(), Ordering::SeqCst, Ordering::SeqCst).is_ok();
         self.visited.store(false, Ordering::SeqCst);
-        begun.then_some(Running { cell: self, of_this_thread: PhantomData })
+        // Lazily: one that is made and dropped would say that nobody runs the loop.
+        begun.then(|| Running { cell: self, of_this_thread: PhantomData })
     }
 
     /// Open the cell for `body`, which must neither call Python nor drop a Python object.
@@ -142,6 +144,46 @@ impl<T> LoopCell<T> {
         }
         self.open.store(true, Ordering::Relaxed);
         Ok(Closing { flag: &self.open })
+    }
+}
+
+/// A value that only the thread that runs a loop may touch, in an object that any thread may drop.
+pub struct ThreadBound<T> {
+    /// Dropped by [`LoopCell::release`] only; left to the process where that cannot be.
+    value: ManuallyDrop<T>,
+}
+
+// SAFETY: the value is reached through `LoopCell::bound` and `LoopCell::release` only, which give it to the one
+// thread that runs the loop.
+unsafe impl<T> Send for ThreadBound<T> {}
+// SAFETY: as above; a shared reference gives no access at all.
+unsafe impl<T> Sync for ThreadBound<T> {}
+
+impl<T> ThreadBound<T> {
+    /// Wrap a value, on the thread that may touch it.
+    pub fn new(value: T) -> Self {
+        Self { value: ManuallyDrop::new(value) }
+    }
+}
+
+impl<C> LoopCell<C> {
+    /// The value, on the thread that runs the loop.
+    pub fn bound<'a, T>(&self, value: &'a mut ThreadBound<T>) -> Option<&'a mut T> {
+        if self.is_owner() { Some(&mut value.value) } else { None }
+    }
+
+    /// Take the value out where this thread runs the loop or nobody does; it is given to `drop_it`. Else it comes back.
+    pub fn release<T>(&self, value: ThreadBound<T>, drop_it: impl FnOnce(T)) -> Result<(), ThreadBound<T>> {
+        if self.is_forked() {
+            return Err(value);
+        }
+        let running = if self.is_owner() { None } else { self.begin_running() };
+        if running.is_none() && !self.is_owner() {
+            return Err(value);
+        }
+        drop_it(ManuallyDrop::into_inner(value.value));
+        drop(running);
+        Ok(())
     }
 }
 

@@ -35,12 +35,13 @@ pub use self::core::{Core, Submission};
 pub use self::interests::Interest;
 pub use self::lifecycle::build_info;
 use self::servers::{Listener, Tls};
+use crate::awaitable::future::{BoxedFuture, drop_quietly};
 use crate::callback::Callback;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
 use crate::handle::{Handle, TimerHandle, ends_the_loop};
-use crate::loop_cell::{LoopCell, Refused};
+use crate::loop_cell::{LoopCell, Refused, ThreadBound};
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::{Kind, StreamTransport};
 use crate::transports::tls::transport::{Settings, TlsTransport};
@@ -117,6 +118,41 @@ impl EventLoop {
             Ok(Some(result)) => Ok(result),
             Ok(None) => Err(PyRuntimeError::new_err("Event loop is closed")),
             Err(refused) => Err(self.refusal(refused)),
+        }
+    }
+
+    /// A value of the thread that runs the loop, if this is that thread.
+    pub fn bound_to_thread<'a, T>(&self, value: &'a mut ThreadBound<T>) -> Option<&'a mut T> {
+        self.core.bound(value)
+    }
+
+    /// Have a future dropped by the thread that runs the loop: here, or by its next turn.
+    pub fn release(&self, future: ThreadBound<BoxedFuture>) {
+        if let Err(future) = self.core.release(future, drop_quietly) {
+            self.hand_in(Callback::Release(future), false);
+        }
+    }
+
+    /// Leave a callback to the thread that runs the loop, which is this one if `is_here`. It may be called with the
+    /// cell open, and on threads that Python knows nothing of; a closed loop forgets the callback.
+    pub fn hand_in(&self, callback: Callback, is_here: bool) {
+        let mut callback = Some(callback);
+        if is_here {
+            Python::attach(|_| {
+                // Refused where the cell is open: then the inbox, which is looked at before the loop sleeps again.
+                let _ = self.core.with(|core| {
+                    if let Some(core) = core
+                        && let Some(callback) = callback.take()
+                    {
+                        core.ready.push(callback);
+                    }
+                });
+            });
+        }
+        if let Some(callback) = callback
+            && let Ok(true) = self.inbox.push(callback)
+        {
+            self.wake();
         }
     }
 

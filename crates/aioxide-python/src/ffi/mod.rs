@@ -6,11 +6,14 @@
 //! pointer given to the C API comes from a live `Py`/`Bound`, so it is valid for the call.
 
 pub mod attribute;
+pub mod bound_method;
 pub mod buffer;
+pub mod byte_array;
 pub mod call;
 pub mod collector;
 pub mod context;
 pub mod free_list;
+pub mod iteration;
 pub mod method;
 pub mod task_callbacks;
 pub mod weak_set;

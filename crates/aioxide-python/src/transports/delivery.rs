@@ -10,7 +10,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::protocol::Manner;
 use super::stream::{Event, Kind, Phase, StreamTransport};
+use super::streams;
 use super::tls::transport::TlsTransport;
 use crate::ffi::buffer::Contiguous;
 
@@ -20,20 +22,19 @@ impl StreamTransport {
         let mut rest = data;
         loop {
             // Each piece may be answered with another protocol, of the other kind.
-            let (buffered, tls) = {
-                let transport = slf.borrow();
-                let protocol = transport.protocol.as_ref();
-                let buffered = protocol.is_some_and(|protocol| protocol.buffered);
-                (buffered, protocol.is_some_and(|protocol| protocol.tls))
-            };
-            if tls
-                && !rest.is_empty()
-                && let Some(tls) = Self::tls_protocol(slf)
-            {
-                return Self::fail_for_protocol(slf, TlsTransport::handle_data(&tls, rest));
+            let manner = slf.borrow().manner();
+            if rest.is_empty() {
+                return Self::handle_end_of_file(slf);
             }
-            if !buffered || rest.is_empty() {
-                return Self::deliver_bytes(slf, PyBytes::new(slf.py(), rest));
+            match manner {
+                Manner::Tls => {
+                    if let Some(tls) = Self::tls_protocol(slf) {
+                        return Self::fail_for_protocol(slf, TlsTransport::handle_data(&tls, rest));
+                    }
+                }
+                Manner::Streams => return Self::deliver_to_streams(slf, rest),
+                Manner::Plain => return Self::deliver_bytes(slf, PyBytes::new(slf.py(), rest)),
+                Manner::Buffered => {}
             }
             let Some(mut memory) = Self::protocol_memory(slf)? else { return Ok(()) };
             let copied = memory.write(|memory| {
@@ -73,6 +74,18 @@ impl StreamTransport {
         }
     }
 
+    /// Feed asyncio's streams from here, or let them be called if anything about them is unusual.
+    fn deliver_to_streams(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<()> {
+        let py = slf.py();
+        let protocol = slf.borrow().protocol.as_ref().map(|protocol| protocol.object.clone_ref(py));
+        let Some(protocol) = protocol else { return Ok(()) };
+        match streams::feed(protocol.bind(py), data) {
+            Ok(true) => Ok(()),
+            Ok(false) => Self::deliver_bytes(slf, PyBytes::new(py, data)),
+            Err(error) => Self::data_not_received(slf, error),
+        }
+    }
+
     pub(super) fn deliver_bytes(slf: &Bound<'_, Self>, data: Bound<'_, PyBytes>) -> PyResult<()> {
         if data.as_bytes().is_empty() {
             return Self::handle_end_of_file(slf);
@@ -81,10 +94,16 @@ impl StreamTransport {
         let method = intern!(py, "data_received");
         match Self::call_protocol(slf, method, Some(data.as_any().as_borrowed())) {
             Ok(_) => Ok(()),
-            // A pipe is read on, as by asyncio; the error is reported.
-            Err(error) if slf.borrow().kind != Kind::Socket => Err(error),
-            Err(error) => Self::fail(slf, error, "Fatal error: protocol.data_received() call failed."),
+            Err(error) => Self::data_not_received(slf, error),
         }
+    }
+
+    fn data_not_received(slf: &Bound<'_, Self>, error: PyErr) -> PyResult<()> {
+        // A pipe is read on, as by asyncio; the error is reported.
+        if slf.borrow().kind != Kind::Socket {
+            return Err(error);
+        }
+        Self::fail(slf, error, "Fatal error: protocol.data_received() call failed.")
     }
 
     /// Ask a buffered protocol for memory; `None` where that failed and the transport was closed for it.
@@ -139,7 +158,7 @@ impl StreamTransport {
     /// The protocol, where it is our TLS.
     pub(super) fn tls_protocol<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, TlsTransport>> {
         let transport = slf.borrow();
-        let protocol = transport.protocol.as_ref().filter(|protocol| protocol.tls)?;
+        let protocol = transport.protocol.as_ref().filter(|protocol| protocol.manner == Manner::Tls)?;
         protocol.object.bind(slf.py()).cast::<TlsTransport>().ok().cloned()
     }
 

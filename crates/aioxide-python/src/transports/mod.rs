@@ -16,6 +16,7 @@ mod reading;
 pub mod scratch;
 mod sendfile;
 pub mod stream;
+mod streams;
 pub mod tls;
 mod write_queue;
 mod writing;

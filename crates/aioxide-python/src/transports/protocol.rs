@@ -9,6 +9,7 @@ use pyo3::types::PyString;
 use pyo3::{Borrowed, intern};
 
 use super::stream::StreamTransport;
+use super::streams;
 use super::tls::transport::TlsTransport;
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
@@ -18,19 +19,45 @@ use crate::imports::imports;
 pub struct Protocol {
     /// The user's object.
     pub object: Py<PyAny>,
-    /// Whether it is a `BufferedProtocol`.
-    pub buffered: bool,
-    /// Whether it is our TLS, which takes its bytes without a Python object around them.
-    pub tls: bool,
+    /// How it wants them.
+    pub manner: Manner,
+}
+
+/// How a protocol wants its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As `bytes`, by `data_received`.
+    Plain,
+    /// In memory of its own: a `BufferedProtocol`.
+    Buffered,
+    /// As they lie: our TLS.
+    Tls,
+    /// As they lie, as long as nothing about it is unusual: asyncio's streams.
+    Streams,
+}
+
+impl Manner {
+    /// Whether bytes need no Python object around them.
+    pub fn takes_slices(self) -> bool {
+        matches!(self, Self::Tls | Self::Streams)
+    }
 }
 
 impl Protocol {
     /// Look at what kind of protocol an object is.
     pub fn new(object: Bound<'_, PyAny>) -> PyResult<Self> {
-        let tls = object.is_exact_instance_of::<TlsTransport>();
-        let buffered =
-            !tls && object.is_instance(imports(object.py())?.buffered_protocol.bind(object.py()))?;
-        Ok(Self { object: object.unbind(), buffered, tls })
+        let py = object.py();
+        let imports = imports(py)?;
+        let manner = if object.is_exact_instance_of::<TlsTransport>() {
+            Manner::Tls
+        } else if streams::are_fed(&object)? {
+            Manner::Streams
+        } else if object.is_instance(imports.buffered_protocol.bind(py))? {
+            Manner::Buffered
+        } else {
+            Manner::Plain
+        };
+        Ok(Self { object: object.unbind(), manner })
     }
 }
 

@@ -18,8 +18,8 @@ use aioxide_driver::{Buffer, Op, Outcome, Token, sys};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::protocol::Manner;
 use super::stream::{Event, Kind, Phase, StreamTransport};
-use super::tls::transport::TlsTransport;
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
 
@@ -288,7 +288,7 @@ impl StreamTransport {
 
     /// Reading would not block.
     pub(super) fn handle_read_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let (kind, buffered) = {
+        let (kind, manner) = {
             let mut transport = slf.borrow_mut();
             transport.reading.scheduled = false;
             let is_watching =
@@ -296,12 +296,12 @@ impl StreamTransport {
             if transport.phase != Phase::Open || !is_watching {
                 return Ok(());
             }
-            let buffered = transport.protocol.as_ref().is_some_and(|protocol| protocol.buffered);
-            (transport.kind, buffered)
+            (transport.kind, transport.manner())
         };
         let read = match kind {
             Kind::WritePipe => Self::handle_reader_gone(slf),
-            Kind::Socket | Kind::ReadPipe if buffered => Self::read_into_protocol(slf),
+            Kind::Socket | Kind::ReadPipe if manner == Manner::Buffered => Self::read_into_protocol(slf),
+            Kind::Socket | Kind::ReadPipe if manner.takes_slices() => Self::read_and_deliver(slf),
             Kind::Socket | Kind::ReadPipe => Self::read_into_scratch(slf),
         };
         let is_unpolled = slf.borrow().reading.operation == Operation::Unpolled;
@@ -311,9 +311,6 @@ impl StreamTransport {
 
     fn read_into_scratch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        if let Some(tls) = Self::tls_protocol(slf) {
-            return Self::read_for_tls(slf, &tls);
-        }
         let (event_loop, descriptor, kind) = {
             let transport = slf.borrow();
             (transport.event_loop.clone_ref(py), transport.descriptor.number(), transport.kind)
@@ -341,20 +338,20 @@ impl StreamTransport {
     }
 
     /// As `read_into_scratch`, for a protocol that takes bytes where they lie.
-    fn read_for_tls(slf: &Bound<'_, Self>, tls: &Bound<'_, TlsTransport>) -> PyResult<()> {
+    fn read_and_deliver(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (event_loop, descriptor, kind) = {
             let transport = slf.borrow();
             (transport.event_loop.clone_ref(slf.py()), transport.descriptor.number(), transport.kind)
         };
-        // Taken out, for TLS calls Python; who needs scratch memory meanwhile makes its own.
+        // Taken out, for the protocol calls Python; who needs scratch memory meanwhile makes its own.
         let mut scratch = event_loop.get().with_core(|core| std::mem::take(&mut core.scratch))?;
         let (delivered, returns) = match read_from(kind, descriptor, scratch.bytes()) {
             Ok(0) => (Self::handle_end_of_file(slf), false),
             Ok(length) => {
                 let returns = Self::note_direct_read(slf, length);
                 let suspended = if returns { Self::suspend_reading(slf) } else { Ok(()) };
-                let taken = TlsTransport::handle_data(tls, &scratch.bytes()[..length]);
-                (suspended.and_then(|()| Self::fail_for_protocol(slf, taken)), returns)
+                let delivered = Self::deliver(slf, &scratch.bytes()[..length]);
+                (suspended.and(delivered), returns)
             }
             Err(error) if is_not_ready(&error) => (Ok(()), false),
             Err(error) => (Self::handle_read_error(slf, error), false),

@@ -20,7 +20,7 @@ use pyo3::{PyTraverseError, intern};
 use super::descriptor::Descriptor;
 use super::extra::Extra;
 use super::lifetime::{settle, warn_unclosed};
-use super::protocol::Protocol;
+use super::protocol::{Manner, Protocol};
 use super::reading::ReadSide;
 use super::writing::WriteSide;
 use crate::callback::Callback;
@@ -196,6 +196,11 @@ impl StreamTransport {
         event_loop.get().transports().insert(number, kind == Kind::Socket);
         Self::schedule(&transport, Event::Made(waiter))?;
         Ok(transport.unbind())
+    }
+
+    /// How the protocol wants its bytes.
+    pub(super) fn manner(&self) -> Manner {
+        self.protocol.as_ref().map_or(Manner::Plain, |protocol| protocol.manner)
     }
 
     /// Call `_attach` or `_detach` of `asyncio.Server`, which takes the transport since Python 3.13.
@@ -374,7 +379,7 @@ impl StreamTransport {
     }
 
     /// Return whether the transport is closing or closed.
-    fn is_closing(&self) -> bool {
+    pub fn is_closing(&self) -> bool {
         self.phase != Phase::Open
     }
 
@@ -428,7 +433,7 @@ impl StreamTransport {
     // WriteTransport.
 
     /// Write bytes without blocking.
-    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::write_data(slf, data)
     }
 

@@ -15,6 +15,8 @@ use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::imports::imports;
 use crate::transports::flow_control::WaterMarks;
+use crate::transports::protocol::Manner;
+use crate::transports::streams;
 
 /// So many bytes of cipher text may wait for a protocol that paused reading (asyncio
 /// `constants.FLOW_CONTROL_HIGH_WATER_SSL_READ`).
@@ -76,8 +78,12 @@ impl TlsTransport {
 
     fn deliver_available(slf: &Bound<'_, Self>) -> PyResult<()> {
         while Self::wants_data(slf) {
-            let buffered = slf.borrow().protocol.as_ref().is_some_and(|protocol| protocol.buffered);
-            let end = if buffered { Self::deliver_into_protocol(slf) } else { Self::deliver_bytes(slf) };
+            let manner = slf.borrow().protocol.as_ref().map(|protocol| protocol.manner);
+            let end = if manner == Some(Manner::Buffered) {
+                Self::deliver_into_protocol(slf)
+            } else {
+                Self::deliver_bytes(slf)
+            };
             let end = match end {
                 Ok(end) => end,
                 Err(error) => {
@@ -123,10 +129,19 @@ impl TlsTransport {
         });
         scratch.give_back(event_loop.get())?;
         let (data, end) = data?;
-        if let Some(data) = data {
-            let argument = data.as_any().as_borrowed();
-            Self::call_protocol(slf, intern!(py, "data_received"), Some(argument))?;
+        let Some(data) = data else { return Ok(end) };
+        let streams = {
+            let connection = slf.borrow();
+            let protocol = connection.protocol.as_ref();
+            let streams = protocol.filter(|protocol| protocol.manner == Manner::Streams);
+            streams.map(|protocol| protocol.object.clone_ref(py))
+        };
+        if let Some(protocol) = streams
+            && streams::feed(protocol.bind(py), data.as_bytes())?
+        {
+            return Ok(end);
         }
+        Self::call_protocol(slf, intern!(py, "data_received"), Some(data.as_any().as_borrowed()))?;
         Ok(end)
     }
 

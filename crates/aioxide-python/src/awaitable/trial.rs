@@ -1,0 +1,97 @@
+//! Futures that the tests of awaitables await: what no method of ours does on demand.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::Awaitable;
+use super::future::RustFuture;
+use crate::error::os_error;
+use crate::event_loop::EventLoop;
+
+/// An awaitable of a Rust future; `dropped` is called with no arguments when the future is dropped.
+///
+/// `kind` says what it does before it returns `value`: "ready" nothing; "yields" wakes itself `count` times; "sleeps"
+/// `count` milliseconds; "thread" is woken `count` times by other threads; "never" waits for ever; "fails" with the
+/// errno `count`; "panics".
+#[pyfunction]
+#[pyo3(signature = (event_loop, kind, count=0, value=None, dropped=None))]
+pub fn _trial_future(
+    event_loop: &Bound<'_, EventLoop>,
+    kind: &str,
+    count: u32,
+    value: Option<Py<PyAny>>,
+    dropped: Option<Py<PyAny>>,
+) -> PyResult<Py<Awaitable>> {
+    let guard = Guard(dropped);
+    let finish = move || {
+        drop(guard);
+        Python::attach(|py| Ok(value.unwrap_or_else(|| py.None())))
+    };
+    let name = "trial";
+    match kind {
+        "ready" => RustFuture::awaitable(event_loop, name, async { finish() }),
+        "yields" => RustFuture::awaitable(event_loop, name, async move {
+            let mut left = count;
+            poll_fn(|context| {
+                if left == 0 {
+                    return Poll::Ready(());
+                }
+                left -= 1;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            finish()
+        }),
+        "sleeps" => RustFuture::awaitable(event_loop, name, async move {
+            aioxide_runtime::sleep(std::time::Duration::from_millis(count.into())).await;
+            finish()
+        }),
+        "thread" => RustFuture::awaitable(event_loop, name, async move {
+            let mut left = count;
+            poll_fn(|context| {
+                if left == 0 {
+                    return Poll::Ready(());
+                }
+                left -= 1;
+                let waker = context.waker().clone();
+                std::thread::spawn(move || waker.wake());
+                Poll::Pending
+            })
+            .await;
+            finish()
+        }),
+        "never" => RustFuture::awaitable(event_loop, name, async {
+            std::future::pending::<()>().await;
+            finish()
+        }),
+        "fails" => RustFuture::awaitable(event_loop, name, async move {
+            drop(finish);
+            Python::attach(|py| Err(os_error(py, &io::Error::from_raw_os_error(count.cast_signed()))))
+        }),
+        "panics" => RustFuture::awaitable(event_loop, name, async move {
+            let _finish = finish;
+            panic!("a trial")
+        }),
+        _ => Err(PyValueError::new_err("no such trial")),
+    }
+}
+
+/// Tells when a future is dropped.
+struct Guard(Option<Py<PyAny>>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(dropped) = self.0.take() {
+            Python::attach(|py| {
+                if let Err(error) = dropped.call0(py) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The two slots by which `await` goes on, `tp_iternext` and `am_send`, without PyO3's detour: it has none of the second,
+//! and in the first a value is returned by making, wrapping and unwrapping an exception.
+#![expect(unsafe_code, reason = "a type's slots are C functions that get and return raw objects")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::{PyStopIteration, PySystemError};
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+use pyo3::{Borrowed, PyTypeInfo, ffi};
+
+/// What one step came to.
+pub enum Step {
+    /// It goes on later; this is for who iterates.
+    Yield(Py<PyAny>),
+    /// It is over, with this value.
+    Done(Py<PyAny>),
+}
+
+/// A class whose objects are iterated by `await`.
+pub trait Steps: PyTypeInfo {
+    /// Go on with the value that was sent, None if there is none.
+    fn step(object: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Step>;
+}
+
+/// Set the slots of a class. Called once per class, when the module is imported.
+pub fn install<T: Steps>(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let object = class.as_type_ptr();
+    // SAFETY: the class is alive, and nobody uses it before the module is there.
+    let methods = unsafe { (*object).tp_as_async };
+    if methods.is_null() {
+        return Err(PySystemError::new_err("the class has no __await__"));
+    }
+    // SAFETY: a heap type owns this table, which is not null.
+    unsafe { (*methods).am_send = Some(send::<T>) };
+    // SAFETY: as above.
+    unsafe { (*object).tp_iternext = Some(next::<T>) };
+    // SAFETY: as above; the interpreter forgets what it knew of the class.
+    unsafe { ffi::PyType_Modified(object) };
+    Ok(())
+}
+
+/// Make a step; an error is left with the interpreter. A panic becomes an error.
+fn step<T: Steps>(object: &Bound<'_, T>, sent: Option<Borrowed<'_, '_, PyAny>>) -> Option<Step> {
+    let error = match catch_unwind(AssertUnwindSafe(|| T::step(object, sent))) {
+        Ok(Ok(step)) => return Some(step),
+        Ok(Err(error)) => error,
+        Err(_panic) => PySystemError::new_err("aioxide panicked; please report this as a bug"),
+    };
+    error.restore(object.py());
+    None
+}
+
+/// # Safety
+/// To be called by the interpreter only, as `tp_iternext` of `T`.
+unsafe extern "C" fn next<T: Steps>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls slots on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the interpreter holds a reference to `self` during the call.
+    let object = unsafe { Borrowed::from_ptr(py, object) };
+    // SAFETY: the slot is that of the class, or inherited from it.
+    let object = unsafe { object.cast_unchecked::<T>() };
+    match step(&object, None) {
+        Some(Step::Yield(yielded)) => yielded.into_ptr(),
+        Some(Step::Done(value)) => {
+            set_stop_iteration(value.into_bound(py));
+            std::ptr::null_mut()
+        }
+        None => std::ptr::null_mut(),
+    }
+}
+
+/// # Safety
+/// To be called by the interpreter only, as `am_send` of `T`.
+unsafe extern "C" fn send<T: Steps>(
+    object: *mut ffi::PyObject,
+    sent: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: the interpreter calls slots on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the interpreter holds a reference to `self` during the call.
+    let object = unsafe { Borrowed::from_ptr(py, object) };
+    // SAFETY: the slot is that of the class, or inherited from it.
+    let object = unsafe { object.cast_unchecked::<T>() };
+    // SAFETY: as for `self`; null is allowed and means None.
+    let sent = unsafe { Borrowed::from_ptr_or_opt(py, sent) };
+    let (value, answer) = match step(&object, sent) {
+        Some(Step::Yield(yielded)) => (yielded.into_ptr(), ffi::PySendResult::PYGEN_NEXT),
+        Some(Step::Done(value)) => (value.into_ptr(), ffi::PySendResult::PYGEN_RETURN),
+        None => (std::ptr::null_mut(), ffi::PySendResult::PYGEN_ERROR),
+    };
+    // SAFETY: the caller passes the place for the result.
+    unsafe { *result = value };
+    answer
+}
+
+/// Return `value` as iterators do: nothing at all is None, anything else the argument of a StopIteration.
+fn set_stop_iteration(value: Bound<'_, PyAny>) {
+    let py = value.py();
+    if value.is_none() {
+        return;
+    }
+    // SAFETY: the value is alive.
+    let is_exception = unsafe { ffi::PyExceptionInstance_Check(value.as_ptr()) } != 0;
+    if is_exception || value.is_instance_of::<PyTuple>() {
+        // These would be taken for the exception itself, or for its arguments.
+        returned(py, value.unbind()).restore(py);
+        return;
+    }
+    // SAFETY: both objects are alive; the call takes references of its own.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
+}
+
+/// The exception that returns `value`.
+pub fn returned(py: Python<'_>, value: Py<PyAny>) -> PyErr {
+    match PyTuple::new(py, [value]).and_then(|arguments| py.get_type::<PyStopIteration>().call1(arguments)) {
+        Ok(exception) => PyErr::from_value(exception),
+        Err(error) => error,
+    }
+}

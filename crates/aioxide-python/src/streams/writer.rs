@@ -1,0 +1,152 @@
+//! `StreamWriter`: a transport, and `drain`.
+
+use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
+use pyo3::types::{PyDict, PyTuple};
+use pyo3::{PyTraverseError, intern};
+
+use super::operation::{Drain, Operation, not_initialised};
+use super::reader::StreamReader;
+use crate::awaitable::{Awaitable, Work};
+use crate::transports::stream::StreamTransport;
+
+/// The native half of `aioxide.StreamWriter`.
+#[pyclass(module = "aioxide._rust", subclass)]
+#[derive(Default)]
+pub struct StreamWriter {
+    transport: Option<Py<PyAny>>,
+    protocol: Option<Py<PyAny>>,
+    reader: Option<Py<PyAny>>,
+    event_loop: Option<Py<PyAny>>,
+}
+
+impl StreamWriter {
+    fn transport_of<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.borrow();
+        let transport = this.transport.as_ref().ok_or_else(|| not_initialised("StreamWriter"))?;
+        Ok(transport.bind(slf.py()).clone())
+    }
+
+    /// The protocol, which knows whether writing is paused.
+    pub fn protocol_of<'py>(slf: &Bound<'py, Self>, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.borrow();
+        let protocol = this.protocol.as_ref().ok_or_else(|| not_initialised("StreamWriter"))?;
+        Ok(protocol.bind(py).clone())
+    }
+
+    /// Raise what the reader would raise.
+    pub fn check_reader(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let reader = slf.borrow().reader.as_ref().map(|reader| reader.clone_ref(py));
+        let Some(reader) = reader.map(|reader| reader.into_bound(py)) else { return Ok(()) };
+        if super::is_our_reader(&reader)
+            && let Ok(reader) = reader.cast::<StreamReader>()
+        {
+            return StreamReader::failure(reader).map_or(Ok(()), Err);
+        }
+        let exception = reader.call_method0(intern!(py, "exception"))?;
+        if exception.is_none() { Ok(()) } else { Err(PyErr::from_value(exception)) }
+    }
+
+    /// `transport.is_closing()`.
+    pub fn is_closing_transport(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let transport = Self::transport_of(slf)?;
+        match transport.cast_exact::<StreamTransport>() {
+            Ok(transport) => Ok(transport.borrow().is_closing()),
+            Err(_) => transport.call_method0(intern!(slf.py(), "is_closing"))?.is_truthy(),
+        }
+    }
+}
+
+#[pymethods]
+impl StreamWriter {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::default()
+    }
+
+    fn __init__(
+        slf: &Bound<'_, Self>,
+        transport: Py<PyAny>,
+        protocol: Py<PyAny>,
+        reader: Option<Py<PyAny>>,
+        r#loop: Py<PyAny>,
+    ) {
+        let made =
+            Self { transport: Some(transport), protocol: Some(protocol), reader, event_loop: Some(r#loop) };
+        let previous = std::mem::replace(&mut *slf.borrow_mut(), made);
+        drop(previous);
+    }
+
+    /// Send bytes, now or as soon as there is room.
+    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let transport = Self::transport_of(slf)?;
+        match transport.cast_exact::<StreamTransport>() {
+            Ok(transport) => StreamTransport::write(transport, data),
+            Err(_) => transport.call_method1(intern!(slf.py(), "write"), (data,)).map(drop),
+        }
+    }
+
+    /// Return whether the transport is closing or closed.
+    fn is_closing(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        Self::is_closing_transport(slf)
+    }
+
+    /// Wait until what was written has left, or nearly, so that one may write on.
+    fn drain(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
+        let drain = Operation::Drain(Drain::new(slf.clone().unbind()));
+        Awaitable::new(slf.py(), "StreamWriter.drain", Work::Stream(drain))
+    }
+
+    /// The transport.
+    #[getter]
+    fn transport(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self._transport(py)
+    }
+
+    // What asyncio's class keeps under these names, for its own methods.
+
+    #[getter]
+    fn _transport(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.transport.as_ref().map(|transport| transport.clone_ref(py))
+    }
+
+    #[setter(_transport)]
+    fn replace_transport(slf: &Bound<'_, Self>, transport: Option<Py<PyAny>>) {
+        let previous = std::mem::replace(&mut slf.borrow_mut().transport, transport);
+        drop(previous);
+    }
+
+    #[getter]
+    fn _protocol(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
+    }
+
+    #[getter]
+    fn _reader(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.reader.as_ref().map(|reader| reader.clone_ref(py))
+    }
+
+    #[setter(_reader)]
+    fn replace_reader(slf: &Bound<'_, Self>, reader: Option<Py<PyAny>>) {
+        let previous = std::mem::replace(&mut slf.borrow_mut().reader, reader);
+        drop(previous);
+    }
+
+    #[getter]
+    fn _loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.transport)?;
+        visit.call(&self.protocol)?;
+        visit.call(&self.reader)?;
+        visit.call(&self.event_loop)
+    }
+
+    fn __clear__(&mut self) {
+        drop((self.transport.take(), self.protocol.take(), self.reader.take(), self.event_loop.take()));
+    }
+}

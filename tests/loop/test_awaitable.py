@@ -1,0 +1,394 @@
+"""Rust futures and native streams as awaitables: in the place of coroutines, whoever takes one.
+
+`_trial_future` makes what no method does on demand: a future that wakes itself, that other threads wake, that fails or
+panics. It needs aioxide's loop; everything else runs on asyncio too, whose own coroutines stand there as the reference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import contextvars
+import errno
+import gc
+import inspect
+import threading
+import warnings
+import weakref
+
+import aioxide
+import pytest
+from aioxide._rust import _trial_future
+from peers import connected_pair
+
+CONSUMERS = ("await", "task", "gather", "wait_for", "timeout", "task_group", "shield", "wait")
+
+
+@pytest.fixture
+def trial(loop, is_aioxide):
+    """A function that makes a Rust future of this loop."""
+    if not is_aioxide:
+        pytest.skip("asyncio has no Rust futures")
+
+    def make(kind, count=0, value=None, dropped=None):
+        return _trial_future(loop, kind, count, value, dropped)
+
+    return make
+
+
+async def consume(how, awaitable):
+    """Await something in one of the ways there are."""
+    match how:
+        case "await":
+            return await awaitable
+        case "task":
+            return await asyncio.create_task(awaitable)
+        case "gather":
+            return (await asyncio.gather(awaitable))[0]
+        case "wait_for":
+            return await asyncio.wait_for(awaitable, 10)
+        case "timeout":
+            async with asyncio.timeout(10):
+                return await awaitable
+        case "task_group":
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(awaitable)
+            return task.result()
+        case "shield":
+            return await asyncio.shield(awaitable)
+        case "wait":
+            (done, _) = await asyncio.wait([asyncio.ensure_future(awaitable)])
+            return done.pop().result()
+
+
+@pytest.mark.parametrize("how", CONSUMERS)
+async def test_a_value_that_is_there_at_once(loop, how):
+    with connected_pair() as (ours, peer):
+        reader, writer = await aioxide.open_connection(sock=ours)
+        reader.feed_data(b"data")
+        assert await consume(how, reader.read(4)) == b"data"
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("how", CONSUMERS)
+async def test_a_value_that_comes_later(loop, how):
+    with connected_pair() as (ours, peer):
+        reader, writer = await aioxide.open_connection(sock=ours)
+        loop.call_soon(peer.sendall, b"da")
+        loop.call_later(0.001, peer.sendall, b"ta")
+        assert await consume(how, reader.readexactly(4)) == b"data"
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("how", CONSUMERS)
+@pytest.mark.parametrize(("kind", "count"), [("ready", 0), ("yields", 3), ("sleeps", 2), ("thread", 3)])
+async def test_a_rust_future(loop, trial, how, kind, count):
+    assert await consume(how, trial(kind, count, "value")) == "value"
+
+
+@pytest.mark.parametrize("value", [None, (), (1, 2), ValueError("a value"), StopIteration(3), False])
+async def test_values_of_every_kind_come_back_as_they_are(loop, trial, value):
+    assert await trial("ready", 0, value) is value
+    assert await asyncio.create_task(trial("ready", 0, value)) is value
+    with pytest.raises(StopIteration) as stopped:
+        trial("ready", 0, value).send(None)
+    assert stopped.value.value is value
+
+
+def test_run_until_complete(loop, trial):
+    assert loop.run_until_complete(trial("thread", 1, "value")) == "value"
+
+
+async def test_run_coroutine_threadsafe(loop, trial):
+    def elsewhere():
+        return asyncio.run_coroutine_threadsafe(trial_there, loop).result(10)
+
+    trial_there = trial("sleeps", 1, "value")
+    assert await loop.run_in_executor(None, elsewhere) == "value"
+
+
+async def test_it_is_a_coroutine_and_no_future(loop):
+    reader = aioxide.StreamReader(loop=loop)
+    reader.feed_eof()
+    awaitable = reader.read()
+    assert isinstance(awaitable, collections.abc.Coroutine)
+    assert asyncio.iscoroutine(awaitable)
+    assert inspect.isawaitable(awaitable)
+    assert not asyncio.isfuture(awaitable)
+    assert (awaitable.__name__, awaitable.__qualname__) == ("read", "StreamReader.read")
+    assert await awaitable == b""
+
+
+async def test_a_second_await_is_refused(loop):
+    reader = aioxide.StreamReader(loop=loop)
+    reader.feed_eof()
+    for awaitable in (reader.read(), reader.readline()):
+        assert await awaitable == b""
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+            await awaitable
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+            awaitable.throw(LookupError())
+
+
+async def test_two_at_a_time_are_refused(loop, is_aioxide):
+    reader = aioxide.StreamReader(loop=loop)
+    awaitable = reader.read(4)
+
+    async def wait():
+        return await awaitable
+
+    first, second = asyncio.create_task(wait()), asyncio.create_task(wait())
+    with pytest.raises(RuntimeError, match="is being awaited already"):
+        await second
+    reader.feed_data(b"data")
+    assert await first == b"data"
+
+
+@pytest.mark.parametrize("how", CONSUMERS)
+async def test_cancelling_drops_the_future_first(loop, trial, how):
+    events = []
+
+    async def wait():
+        awaitable = trial("never", dropped=lambda: events.append("dropped"))
+        try:
+            await consume(how, awaitable)
+        except asyncio.CancelledError as error:
+            events.append(("cancelled", *error.args))
+            raise
+
+    task = asyncio.create_task(wait())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel("enough")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    if how in ("shield", "wait"):  # what is inside goes on, and is cancelled by itself
+        assert events == [("cancelled", "enough")]
+        (inner,) = asyncio.all_tasks() - {asyncio.current_task()}
+        inner.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await inner
+        assert events[1:] == ["dropped"]
+    else:
+        assert events[0] == "dropped"
+        assert events[1][0] == "cancelled"
+    gc.collect()
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize(("kind", "count"), [("yields", 3), ("thread", 2), ("sleeps", 1)])
+async def test_cancelled_at_every_await(loop, trial, kind, count, turns):
+    dropped = []
+    task = asyncio.create_task(trial(kind, count, "value", lambda: dropped.append(threading.get_ident())))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    was_done = task.done()
+    task.cancel()
+    try:
+        assert await task == "value"
+    except asyncio.CancelledError:
+        assert not was_done
+    assert dropped == [threading.get_ident()]
+
+
+@pytest.mark.parametrize("turns", range(1, 5))
+@pytest.mark.parametrize("how", CONSUMERS)
+async def test_a_read_cancelled_at_every_await_takes_nothing(loop, how, turns):
+    with connected_pair() as (ours, peer):
+        reader, writer = await aioxide.open_connection(sock=ours)
+        task = asyncio.create_task(consume(how, reader.readexactly(4)))
+        peer.sendall(b"da")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for inner in asyncio.all_tasks() - {asyncio.current_task()}:
+            inner.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await inner
+        peer.sendall(b"ta")
+        assert await reader.readexactly(4) == b"data"
+        writer.transport.abort()
+
+
+async def test_a_timeout_is_a_timeout(loop, trial):
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(trial("never"), 0.001)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await trial("never")
+
+
+async def test_an_error_is_the_exception_of_its_errno(loop, trial):
+    with pytest.raises(ConnectionResetError) as caught:
+        await trial("fails", errno.ECONNRESET)
+    assert caught.value.errno == errno.ECONNRESET
+
+
+async def test_a_panic_is_an_exception_of_its_task_alone(loop, trial, capfd):
+    other = asyncio.create_task(trial("sleeps", 1, "other"))
+    dropped = []
+    with pytest.raises(SystemError, match="panicked"):
+        await asyncio.create_task(trial("panics", dropped=lambda: dropped.append(True)))
+    assert dropped == [True]
+    assert await other == "other"
+    assert "a trial" in capfd.readouterr().err
+
+
+async def test_the_context_of_the_task_is_kept(loop, trial):
+    variable = contextvars.ContextVar("variable", default="outside")
+
+    async def inside():
+        variable.set("inside")
+        await trial("thread", 1)
+        return variable.get()
+
+    assert await asyncio.create_task(inside()) == "inside"
+    assert variable.get() == "outside"
+
+
+async def test_a_future_that_wakes_itself_does_not_starve_the_loop(loop, trial):
+    turns = 0
+
+    def count():
+        nonlocal turns
+        turns += 1
+        if not storm.done():
+            loop.call_soon(count)
+
+    storm = asyncio.create_task(trial("yields", 1000))
+    loop.call_soon(count)
+    timer = asyncio.create_task(asyncio.sleep(0))
+    await timer
+    assert not storm.done()
+    await storm
+    assert turns >= 500
+
+
+async def test_waking_before_the_task_waits_is_not_lost(loop, trial):
+    for _ in range(200):
+        await trial("thread", 2)
+
+
+def test_it_is_not_awaited_on_another_loop(loop, trial, loop_factory):
+    async def wait(awaitable):
+        await awaitable
+
+    other = loop_factory()
+    awaitable = trial("never")
+    with pytest.raises(RuntimeError, match="does not run"):
+        other.run_until_complete(wait(awaitable))
+    reader = aioxide.StreamReader(loop=loop)
+    with pytest.raises(RuntimeError, match="attached to a different loop"):
+        other.run_until_complete(wait(reader.read()))
+    other.close()
+
+
+async def test_it_is_neither_polled_nor_dropped_on_another_thread(loop, trial):
+    dropped = []
+    awaitable = trial("never", dropped=lambda: dropped.append(threading.get_ident()))
+    raised = []
+
+    def elsewhere():
+        nonlocal awaitable
+        try:
+            awaitable.send(None)
+        except RuntimeError as error:
+            raised.append(error)
+        del awaitable
+
+    await loop.run_in_executor(None, elsewhere)
+    assert len(raised) == 1
+    raised.clear()  # the traceback holds the frame
+    gc.collect()
+    while not dropped:
+        await asyncio.sleep(0)
+    assert dropped == [threading.get_ident()]
+
+
+def test_one_that_outlives_its_loop_is_dropped(loop, trial):
+    dropped = []
+
+    async def main():
+        task = asyncio.create_task(trial("never", dropped=lambda: dropped.append(True)))
+        await asyncio.sleep(0)
+        task.cancel()
+        kept.append(trial("never", dropped=lambda: dropped.append(True)))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    kept = []
+    loop.run_until_complete(main())
+    loop.close()
+    kept.pop().close()
+    assert dropped == [True, True]
+
+
+async def test_send_throw_and_close(loop, trial):
+    dropped = []
+
+    def started():
+        awaitable = trial("never", dropped=lambda: dropped.append(True))
+        assert asyncio.isfuture(awaitable.send(None))
+        return awaitable
+
+    awaitable = started()
+    with pytest.raises(LookupError):
+        awaitable.throw(LookupError("thrown"))
+    assert dropped == [True]
+    awaitable = started()
+    with pytest.raises(KeyError, match="value"):
+        awaitable.throw(KeyError, "value")
+    awaitable = started()
+    awaitable.close()
+    awaitable.close()
+    assert dropped == [True] * 3
+    with pytest.raises(RuntimeError, match="cannot reuse"):
+        awaitable.send(None)
+    awaitable = trial("ready")
+    with pytest.raises(TypeError, match="just-started"):
+        awaitable.send("value")
+    awaitable.close()
+    awaitable = trial("ready", dropped=lambda: dropped.append(True))
+    with pytest.raises(LookupError):
+        awaitable.throw(LookupError())
+    assert dropped == [True] * 4
+
+
+async def test_forgetting_await_warns(loop):
+    reader = aioxide.StreamReader(loop=loop)
+    with pytest.warns(RuntimeWarning, match=r"coroutine 'StreamReader.read(line)?' was never awaited"):
+        reader.readline()
+        gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reader.readline().close()
+
+
+async def test_a_pending_read_in_a_cycle_is_collected(loop):
+    class Reader(aioxide.StreamReader):
+        pass
+
+    reader = Reader(loop=loop)
+    task = asyncio.create_task(reader.read())
+    reader.itself, reader.task = reader, task
+    await asyncio.sleep(0)
+    gone = weakref.ref(reader)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del reader, task
+    gc.collect()
+    assert gone() is None
+
+
+async def test_debug_mode(loop, trial):
+    loop.set_debug(True)
+    for how in CONSUMERS:
+        assert await consume(how, trial("thread", 1, "value")) == "value"
+    reader = aioxide.StreamReader(loop=loop)
+    loop.call_soon(reader.feed_data, b"data")
+    assert await reader.readexactly(4) == b"data"
+    assert reader._source_traceback
