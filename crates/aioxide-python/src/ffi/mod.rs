@@ -15,5 +15,6 @@ pub mod context;
 pub mod free_list;
 pub mod iteration;
 pub mod method;
+pub mod shared_state;
 pub mod task_callbacks;
 pub mod weak_set;

@@ -52,7 +52,7 @@ impl StreamWriter {
     pub fn is_closing_transport(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let transport = Self::transport_of(slf)?;
         match transport.cast_exact::<StreamTransport>() {
-            Ok(transport) => Ok(transport.borrow().is_closing()),
+            Ok(transport) => Ok(StreamTransport::is_closing(transport)),
             Err(_) => transport.call_method0(intern!(slf.py(), "is_closing"))?.is_truthy(),
         }
     }

@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::lifetime::{log_expected, reason};
-use super::stream::{Event, Phase, StreamTransport};
+use super::stream::{Borrow, Event, Phase, StreamTransport};
 
 impl StreamTransport {
     pub(super) fn handle_connection_lost(slf: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
@@ -27,10 +27,10 @@ impl StreamTransport {
     fn release(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let (descriptor, protocol, server, event_loop) = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             transport.phase = Phase::Closed;
             let descriptor = transport.descriptor.take();
-            let event_loop = transport.event_loop.clone_ref(py);
+            let event_loop = &slf.get().event_loop;
             (descriptor, transport.protocol.take(), transport.server.take(), event_loop)
         };
         let number = descriptor.number();
@@ -49,7 +49,7 @@ impl StreamTransport {
     pub(super) fn fail(slf: &Bound<'_, Self>, error: PyErr, message: &str) -> PyResult<()> {
         let py = slf.py();
         if error.is_instance_of::<PyOSError>(py) {
-            let event_loop = slf.borrow().event_loop.clone_ref(py);
+            let event_loop = &slf.get().event_loop;
             log_expected(event_loop.get(), slf, message, &error)?;
         } else {
             Self::report(slf, message, error.clone_ref(py))?;
@@ -59,7 +59,7 @@ impl StreamTransport {
 
     /// Drop what was not written yet and schedule `connection_lost`.
     pub(super) fn force_close(slf: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
-        if matches!(slf.borrow().phase, Phase::Lost | Phase::Closed) {
+        if matches!(slf.state().phase, Phase::Lost | Phase::Closed) {
             return Ok(());
         }
         Self::stop_reading(slf)?;
@@ -77,24 +77,24 @@ impl StreamTransport {
 
     /// Enter a phase after `Open`: the descriptor may be watched by others from now on.
     fn enter(slf: &Bound<'_, Self>, phase: Phase) {
-        let mut transport = slf.borrow_mut();
+        let mut transport = slf.state_mut();
         transport.phase = phase;
         let number = transport.descriptor.number();
-        if let Some(is_open) = transport.event_loop.get().transports().get_mut(&number) {
+        if let Some(is_open) = slf.get().event_loop.get().transports().get_mut(&number) {
             *is_open = false;
         }
     }
 
     /// Begin to close: no more reading; `connection_lost` follows once everything is written.
     pub(super) fn begin_closing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.borrow().phase != Phase::Open {
+        if slf.state().phase != Phase::Open {
             return Ok(());
         }
         Self::enter(slf, Phase::Closing);
         Self::stop_reading(slf)?;
         Self::write_out(slf)?;
         let finished = {
-            let transport = slf.borrow();
+            let transport = slf.state();
             transport.phase == Phase::Closing && transport.writing.is_empty()
         };
         if finished { Self::finish_closing(slf) } else { Ok(()) }

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::protocol::Manner;
-use super::stream::{Event, Kind, Phase, StreamTransport};
+use super::stream::{Borrow, Event, Kind, Phase, StreamTransport};
 use super::streams;
 use super::tls::transport::TlsTransport;
 use crate::ffi::buffer::Contiguous;
@@ -22,7 +22,7 @@ impl StreamTransport {
         let mut rest = data;
         loop {
             // Each piece may be answered with another protocol, of the other kind.
-            let manner = slf.borrow().manner();
+            let manner = slf.state().manner();
             if rest.is_empty() {
                 return Self::handle_end_of_file(slf);
             }
@@ -48,7 +48,7 @@ impl StreamTransport {
                     rest = &rest[length..];
                     let told = Self::tell_updated(slf, length);
                     let paused = {
-                        let mut transport = slf.borrow_mut();
+                        let mut transport = slf.state_mut();
                         if rest.is_empty() || transport.phase != Phase::Open {
                             return told;
                         }
@@ -77,7 +77,7 @@ impl StreamTransport {
     /// Feed asyncio's streams from here, or let them be called if anything about them is unusual.
     fn deliver_to_streams(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<()> {
         let py = slf.py();
-        let protocol = slf.borrow().protocol.as_ref().map(|protocol| protocol.object.clone_ref(py));
+        let protocol = slf.state().protocol.as_ref().map(|protocol| protocol.object.clone_ref(py));
         let Some(protocol) = protocol else { return Ok(()) };
         match streams::feed(protocol.bind(py), data) {
             Ok(true) => Ok(()),
@@ -100,7 +100,7 @@ impl StreamTransport {
 
     fn data_not_received(slf: &Bound<'_, Self>, error: PyErr) -> PyResult<()> {
         // A pipe is read on, as by asyncio; the error is reported.
-        if slf.borrow().kind != Kind::Socket {
+        if slf.get().kind != Kind::Socket {
             return Err(error);
         }
         Self::fail(slf, error, "Fatal error: protocol.data_received() call failed.")
@@ -139,9 +139,9 @@ impl StreamTransport {
     /// The peer will send no more: a socket's protocol says whether writing goes on; a pipe is over.
     pub(super) fn handle_end_of_file(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        slf.borrow_mut().reading.ended = true;
+        slf.state_mut().reading.ended = true;
         Self::suspend_reading(slf)?;
-        if slf.borrow().kind != Kind::Socket {
+        if slf.get().kind != Kind::Socket {
             Self::begin_closing(slf)?;
             return Self::call_protocol(slf, intern!(py, "eof_received"), None).map(drop);
         }
@@ -157,7 +157,7 @@ impl StreamTransport {
 
     /// The protocol, where it is our TLS.
     pub(super) fn tls_protocol<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, TlsTransport>> {
-        let transport = slf.borrow();
+        let transport = slf.state();
         let protocol = transport.protocol.as_ref().filter(|protocol| protocol.manner == Manner::Tls)?;
         protocol.object.bind(slf.py()).cast::<TlsTransport>().ok().cloned()
     }

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::descriptor::Descriptor;
-use super::stream::{Kind, StreamTransport};
+use super::stream::{Borrow, Kind, StreamTransport};
 use crate::convert::address;
 use crate::ffi::call;
 use crate::imports::imports;
@@ -70,15 +70,15 @@ impl StreamTransport {
         if let Some(known) = dictionary.get_item(name)? {
             return Ok(known.unbind());
         }
-        let is_socket = slf.borrow().kind == Kind::Socket;
+        let is_socket = slf.get().kind == Kind::Socket;
         let found = match name {
             "socket" if is_socket => Self::socket_info(slf)?,
             "sockname" if is_socket => {
-                let local = slf.borrow().extra.local.as_ref().map(Address::get);
+                let local = slf.state().extra.local.as_ref().map(Address::get);
                 Self::address_info(slf, local, "getsockname")?
             }
             "peername" if is_socket => {
-                let peer = slf.borrow().extra.peer.as_ref().map(Address::get);
+                let peer = slf.state().extra.peer.as_ref().map(Address::get);
                 Self::address_info(slf, peer, "getpeername")?
             }
             _ => return Ok(default.unwrap_or_else(|| py.None())),
@@ -89,11 +89,11 @@ impl StreamTransport {
 
     fn extra_dictionary<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let py = slf.py();
-        if let Some(dictionary) = &slf.borrow().extra.dictionary {
+        if let Some(dictionary) = &slf.state().extra.dictionary {
             return Ok(dictionary.bind(py).clone());
         }
         let dictionary = PyDict::new(py);
-        slf.borrow_mut().extra.dictionary = Some(dictionary.clone().unbind());
+        slf.state_mut().extra.dictionary = Some(dictionary.clone().unbind());
         Ok(dictionary)
     }
 
@@ -101,7 +101,7 @@ impl StreamTransport {
     fn socket_info(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let descriptor = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             match &transport.descriptor {
                 Descriptor::Native(_) => Some(transport.descriptor.take()),
                 _ => None,
@@ -109,9 +109,9 @@ impl StreamTransport {
         };
         if let Some(Descriptor::Native(descriptor)) = descriptor {
             let descriptor = Descriptor::into_socket(py, descriptor)?;
-            slf.borrow_mut().descriptor = descriptor;
+            slf.state_mut().descriptor = descriptor;
         }
-        let socket = match &slf.borrow().descriptor {
+        let socket = match &slf.state().descriptor {
             Descriptor::Object(socket, _) => socket.clone_ref(py),
             _ => return Ok(py.None()),
         };

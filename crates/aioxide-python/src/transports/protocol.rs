@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{Borrowed, intern};
 
-use super::stream::StreamTransport;
+use super::stream::{Borrow, StreamTransport};
 use super::streams;
 use super::tls::transport::TlsTransport;
 use crate::event_loop::EventLoop;
@@ -69,7 +69,7 @@ impl StreamTransport {
         argument: Option<Borrowed<'_, 'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let protocol = match &slf.borrow().protocol {
+        let protocol = match &slf.state().protocol {
             Some(protocol) => protocol.object.clone_ref(py),
             None => return Ok(py.None().into_bound(py)),
         };
@@ -79,7 +79,7 @@ impl StreamTransport {
     /// Ask the protocol to stop writing, where its buffer is above the high-water mark.
     pub fn pause_protocol_if_full(slf: &Bound<'_, Self>) -> PyResult<()> {
         {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             let writing = &mut transport.writing;
             if writing.marks.protocol_paused || !writing.is_above_high() {
                 return Ok(());
@@ -92,7 +92,7 @@ impl StreamTransport {
     /// Let the protocol write again, where its buffer fell to the low-water mark.
     pub fn resume_protocol_if_drained(slf: &Bound<'_, Self>) -> PyResult<()> {
         {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             let writing = &mut transport.writing;
             if !writing.marks.protocol_paused || writing.size > writing.marks.low {
                 return Ok(());
@@ -111,9 +111,9 @@ impl StreamTransport {
     pub fn report(slf: &Bound<'_, Self>, message: &str, error: PyErr) -> PyResult<()> {
         let py = slf.py();
         let (event_loop, protocol) = {
-            let transport = slf.borrow();
+            let transport = slf.state();
             let protocol = transport.protocol.as_ref().map(|protocol| protocol.object.clone_ref(py));
-            (transport.event_loop.clone_ref(py), protocol)
+            (&slf.get().event_loop, protocol)
         };
         let protocol = protocol.unwrap_or_else(|| py.None());
         let concerning = [("transport", slf.as_any()), ("protocol", protocol.bind(py))];

@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::protocol::Manner;
-use super::stream::{Event, Kind, Phase, StreamTransport};
+use super::stream::{Borrow, Event, Kind, Phase, StreamTransport};
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
 
@@ -87,18 +87,17 @@ impl ReadSide {
 impl StreamTransport {
     /// Ask the driver for bytes, unless it was asked already or nobody wants them.
     pub(super) fn start_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
         let (event_loop, op, uses_buffers) = {
-            let transport = slf.borrow();
+            let transport = slf.state();
             let reading = &transport.reading;
             let wanted = transport.phase == Phase::Open && !reading.paused && !reading.ended;
             if !wanted || reading.operation != Operation::Idle {
                 return Ok(());
             }
             let descriptor = transport.descriptor.number();
-            let event_loop = transport.event_loop.clone_ref(py);
+            let event_loop = &slf.get().event_loop;
             let uses_buffers =
-                transport.kind == Kind::Socket && !reading.large && event_loop.get().is_completion_based();
+                slf.get().kind == Kind::Socket && !reading.large && event_loop.get().is_completion_based();
             let op = if uses_buffers {
                 Op::ReceiveRepeatedly { socket: descriptor }
             } else {
@@ -112,11 +111,11 @@ impl StreamTransport {
             Submission::Pending(token) => {
                 let operation =
                     if uses_buffers { Operation::Buffers(token) } else { Operation::Readiness(token) };
-                slf.borrow_mut().reading.operation = operation;
+                slf.state_mut().reading.operation = operation;
                 Ok(())
             }
             Submission::Done(Outcome::Failed(error), _interest) if sys::never_blocks(&error) => {
-                slf.borrow_mut().reading.operation = Operation::Unpolled;
+                slf.state_mut().reading.operation = Operation::Unpolled;
                 Self::schedule_read(slf)
             }
             Submission::Done(Outcome::Failed(error), _interest) => Self::handle_read_failed(slf, error),
@@ -126,15 +125,15 @@ impl StreamTransport {
 
     /// Read an `Unpolled` descriptor in the next turn.
     fn schedule_read(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let was_scheduled = std::mem::replace(&mut slf.borrow_mut().reading.scheduled, true);
+        let was_scheduled = std::mem::replace(&mut slf.state_mut().reading.scheduled, true);
         if was_scheduled { Ok(()) } else { Self::schedule(slf, Event::ReadReady) }
     }
 
     /// Lose interest in bytes for good.
     pub(super) fn stop_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (operation, event_loop, held) = {
-            let mut transport = slf.borrow_mut();
-            let event_loop = transport.event_loop.clone_ref(slf.py());
+            let mut transport = slf.state_mut();
+            let event_loop = &slf.get().event_loop;
             let held = std::mem::take(&mut transport.reading.held);
             (std::mem::take(&mut transport.reading.operation), event_loop, held)
         };
@@ -149,22 +148,22 @@ impl StreamTransport {
     /// End the current operation; the next one may differ.
     pub(super) fn suspend_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (operation, event_loop) = {
-            let transport = slf.borrow();
-            (transport.reading.operation, transport.event_loop.clone_ref(slf.py()))
+            let transport = slf.state();
+            (transport.reading.operation, &slf.get().event_loop)
         };
         match operation {
             Operation::Buffers(token) => {
-                slf.borrow_mut().reading.operation = Operation::Draining;
+                slf.state_mut().reading.operation = Operation::Draining;
                 event_loop.get().with_core(|core| core.cancel_and_wait(token))
             }
             Operation::Readiness(token) => {
-                slf.borrow_mut().reading.operation = Operation::Idle;
+                slf.state_mut().reading.operation = Operation::Idle;
                 let interest = event_loop.get().with_core(|core| core.cancel(token))?;
                 drop(interest);
                 Ok(())
             }
             Operation::Unpolled => {
-                slf.borrow_mut().reading.operation = Operation::Idle;
+                slf.state_mut().reading.operation = Operation::Idle;
                 Ok(())
             }
             Operation::Idle | Operation::Draining => Ok(()),
@@ -174,7 +173,7 @@ impl StreamTransport {
     /// `pause_reading()`.
     pub(super) fn pause(slf: &Bound<'_, Self>) -> PyResult<()> {
         {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             if transport.phase != Phase::Open || transport.reading.paused {
                 return Ok(());
             }
@@ -186,7 +185,7 @@ impl StreamTransport {
     /// `resume_reading()`.
     pub(super) fn resume(slf: &Bound<'_, Self>) -> PyResult<()> {
         let holds = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             if transport.phase != Phase::Open || !transport.reading.paused {
                 return Ok(());
             }
@@ -199,7 +198,7 @@ impl StreamTransport {
     /// Bytes, or the end of file, from the driver's buffers.
     pub(super) fn handle_received(slf: &Bound<'_, Self>, buffer: Buffer, last: bool) -> PyResult<()> {
         let changes_mode = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             let is_open = transport.phase == Phase::Open;
             let reading = &mut transport.reading;
             if last {
@@ -225,8 +224,8 @@ impl StreamTransport {
 
     /// The driver's receiving ended as we asked: begin again, perhaps in the other way.
     pub(super) fn handle_reading_ended(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.borrow_mut().reading.operation = Operation::Idle;
-        let holds = slf.borrow().reading.holds();
+        slf.state_mut().reading.operation = Operation::Idle;
+        let holds = slf.state().reading.holds();
         if holds { Ok(()) } else { Self::start_reading(slf) }
     }
 
@@ -234,7 +233,7 @@ impl StreamTransport {
     pub(super) fn deliver_held(slf: &Bound<'_, Self>) -> PyResult<()> {
         loop {
             let held = {
-                let mut transport = slf.borrow_mut();
+                let mut transport = slf.state_mut();
                 if transport.phase != Phase::Open || transport.reading.paused {
                     return Ok(());
                 }
@@ -249,7 +248,7 @@ impl StreamTransport {
                     }
                 }
                 None => {
-                    let failure = slf.borrow_mut().reading.failure.take();
+                    let failure = slf.state_mut().reading.failure.take();
                     return match failure {
                         Some(failure) => Self::handle_read_failed(slf, failure),
                         None => Self::start_reading(slf),
@@ -262,7 +261,7 @@ impl StreamTransport {
     /// Reading failed.
     pub(super) fn handle_read_failed(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
         let kind = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             transport.reading.operation = Operation::Idle;
             if transport.phase != Phase::Open {
                 return Ok(());
@@ -271,7 +270,7 @@ impl StreamTransport {
                 transport.reading.failure = Some(error);
                 return Ok(());
             }
-            transport.kind
+            slf.get().kind
         };
         let exception = os_error(slf.py(), &error);
         match kind {
@@ -289,14 +288,14 @@ impl StreamTransport {
     /// Reading would not block.
     pub(super) fn handle_read_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (kind, manner) = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             transport.reading.scheduled = false;
             let is_watching =
                 matches!(transport.reading.operation, Operation::Readiness(_) | Operation::Unpolled);
             if transport.phase != Phase::Open || !is_watching {
                 return Ok(());
             }
-            (transport.kind, transport.manner())
+            (slf.get().kind, transport.manner())
         };
         let read = match kind {
             Kind::WritePipe => Self::handle_reader_gone(slf),
@@ -304,7 +303,7 @@ impl StreamTransport {
             Kind::Socket | Kind::ReadPipe if manner.takes_slices() => Self::read_and_deliver(slf),
             Kind::Socket | Kind::ReadPipe => Self::read_into_scratch(slf),
         };
-        let is_unpolled = slf.borrow().reading.operation == Operation::Unpolled;
+        let is_unpolled = slf.state().reading.operation == Operation::Unpolled;
         let scheduled = if is_unpolled { Self::schedule_read(slf) } else { Ok(()) };
         read.and(scheduled)
     }
@@ -312,8 +311,8 @@ impl StreamTransport {
     fn read_into_scratch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let (event_loop, descriptor, kind) = {
-            let transport = slf.borrow();
-            (transport.event_loop.clone_ref(py), transport.descriptor.number(), transport.kind)
+            let transport = slf.state();
+            (&slf.get().event_loop, transport.descriptor.number(), slf.get().kind)
         };
         let read = event_loop.get().with_core(|core| {
             let memory = core.scratch.bytes();
@@ -340,8 +339,8 @@ impl StreamTransport {
     /// As `read_into_scratch`, for a protocol that takes bytes where they lie.
     fn read_and_deliver(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (event_loop, descriptor, kind) = {
-            let transport = slf.borrow();
-            (transport.event_loop.clone_ref(slf.py()), transport.descriptor.number(), transport.kind)
+            let transport = slf.state();
+            (&slf.get().event_loop, transport.descriptor.number(), slf.get().kind)
         };
         // Taken out, for the protocol calls Python; who needs scratch memory meanwhile makes its own.
         let mut scratch = event_loop.get().with_core(|core| std::mem::take(&mut core.scratch))?;
@@ -362,8 +361,8 @@ impl StreamTransport {
 
     fn read_into_protocol(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (descriptor, kind) = {
-            let transport = slf.borrow();
-            (transport.descriptor.number(), transport.kind)
+            let transport = slf.state();
+            (transport.descriptor.number(), slf.get().kind)
         };
         let Some(mut memory) = Self::protocol_memory(slf)? else { return Ok(()) };
         let read = memory.write(|memory| read_from(kind, descriptor, memory));
@@ -391,7 +390,7 @@ impl StreamTransport {
 
     /// Count a direct read; `true` where the connection should go back to the driver's buffers.
     fn note_direct_read(slf: &Bound<'_, Self>, length: usize) -> bool {
-        let mut transport = slf.borrow_mut();
+        let mut transport = slf.state_mut();
         let reading = &mut transport.reading;
         if !reading.large || length > SMALL_READ {
             reading.streak = 0;

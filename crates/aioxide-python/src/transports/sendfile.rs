@@ -12,7 +12,7 @@ use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::prelude::*;
 
 use super::lifetime::settle;
-use super::stream::{Phase, StreamTransport};
+use super::stream::{Borrow, Phase, StreamTransport};
 
 /// Whether a file is being sent, and who waits to go on with it.
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl FileInProgress {
 impl StreamTransport {
     /// A file is to be sent: refuse to write anything else from now on.
     pub(super) fn begin_file(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let mut transport = slf.borrow_mut();
+        let mut transport = slf.state_mut();
         transport.writing.file.check()?;
         transport.writing.file.active = true;
         Ok(())
@@ -59,14 +59,14 @@ impl StreamTransport {
 
     /// Set the result of `waiter` when everything written before has left and the kernel takes more.
     pub(super) fn await_room(slf: &Bound<'_, Self>, waiter: Py<PyAny>) -> PyResult<()> {
-        let phase = slf.borrow().phase;
-        let previous = slf.borrow_mut().writing.file.waiter.replace(waiter);
+        let phase = slf.state().phase;
+        let previous = slf.state_mut().writing.file.waiter.replace(waiter);
         drop(previous);
         if matches!(phase, Phase::Lost | Phase::Closed) {
             return Self::tell_no_more_room(slf, None);
         }
         Self::write_out(slf)?;
-        if !slf.borrow().writing.is_at_rest() {
+        if !slf.state().writing.is_at_rest() {
             return Ok(());
         }
         Self::wait_for_room(slf)?;
@@ -77,19 +77,19 @@ impl StreamTransport {
     /// The file was sent, or will not be: do what waited for that.
     pub(super) fn end_file(slf: &Bound<'_, Self>) -> PyResult<()> {
         let waiter = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             std::mem::take(&mut transport.writing.file).waiter
         };
         drop(waiter);
         Self::stop_waiting_for_nothing(slf)?;
-        let is_empty = slf.borrow().writing.is_empty();
+        let is_empty = slf.state().writing.is_empty();
         if is_empty { Self::after_sending(slf) } else { Ok(()) }
     }
 
     /// Let who waits to send more of a file know that it can, if it can.
     pub(super) fn tell_of_room(slf: &Bound<'_, Self>) -> PyResult<()> {
         let waiter = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             if !transport.writing.is_at_rest() {
                 return Ok(());
             }
@@ -104,7 +104,7 @@ impl StreamTransport {
     /// Let who waits to send more of a file know that the connection is over.
     pub(super) fn tell_no_more_room(slf: &Bound<'_, Self>, cause: Option<&PyErr>) -> PyResult<()> {
         let py = slf.py();
-        let Some(waiter) = slf.borrow_mut().writing.file.take_waiter() else { return Ok(()) };
+        let Some(waiter) = slf.state_mut().writing.file.take_waiter() else { return Ok(()) };
         let error = PyConnectionError::new_err("Connection is closed by peer");
         error.set_cause(py, cause.map(|cause| cause.clone_ref(py)));
         settle(py, &waiter, Some(error))

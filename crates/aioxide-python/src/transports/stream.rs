@@ -8,6 +8,7 @@
 //! - The driver knows of at most one reading and one writing operation of a transport.
 //! - `connection_lost` is called exactly once, after `connection_made`, and the descriptor is closed after it.
 
+use std::cell::{Ref, RefMut};
 use std::os::fd::OwnedFd;
 
 use aioxide_driver::{Buffer, sys};
@@ -29,6 +30,7 @@ use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::ffi::collector::new_with_dictionary;
 use crate::ffi::context;
+use crate::ffi::shared_state::SharedState;
 use crate::imports::imports;
 
 /// What the descriptor is, and with it how it is read, written and closed.
@@ -94,11 +96,16 @@ pub enum Event {
 }
 
 /// A stream transport. `isinstance(transport, asyncio.Transport)` holds.
-#[pyclass(module = "aioxide", weakref, dict)]
+#[pyclass(module = "aioxide", weakref, dict, frozen)]
 pub struct StreamTransport {
     pub(super) event_loop: Py<EventLoop>,
     pub(super) context: Py<PyAny>,
     pub(super) kind: Kind,
+    state: SharedState<State>,
+}
+
+/// What changes in a transport's life.
+pub struct State {
     pub(super) phase: Phase,
     pub(super) descriptor: Descriptor,
     pub(super) protocol: Option<Protocol>,
@@ -106,6 +113,54 @@ pub struct StreamTransport {
     pub(super) writing: WriteSide,
     pub(super) extra: Extra,
     pub(super) server: Option<Py<PyAny>>,
+}
+
+impl State {
+    /// How the protocol wants its bytes.
+    pub(super) fn manner(&self) -> Manner {
+        self.protocol.as_ref().map_or(Manner::Plain, |protocol| protocol.manner)
+    }
+
+    /// What `repr` shows.
+    fn describe(&self, kind: Kind, event_loop: &EventLoop) -> String {
+        let mut parts = vec!["StreamTransport".to_owned()];
+        match self.phase {
+            Phase::Open => {}
+            Phase::Closing | Phase::Lost => parts.push("closing".to_owned()),
+            Phase::Closed => parts.push("closed".to_owned()),
+        }
+        parts.push(format!("fd={}", self.descriptor.number()));
+        if self.phase == Phase::Open && event_loop.is_closed() {
+            parts.push("open".to_owned());
+        } else if self.phase != Phase::Closed {
+            if kind != Kind::WritePipe {
+                parts.push(format!("read={}", if self.reading.is_active() { "polling" } else { "idle" }));
+            }
+            if kind != Kind::ReadPipe {
+                let waits = if self.writing.is_waiting() { "polling" } else { "idle" };
+                parts.push(format!("write=<{waits}, bufsize={}>", self.writing.size));
+            }
+        }
+        format!("<{}>", parts.join(" "))
+    }
+}
+
+/// Borrowing a transport's state.
+pub trait Borrow {
+    /// Look at it.
+    fn state(&self) -> Ref<'_, State>;
+    /// Change it.
+    fn state_mut(&self) -> RefMut<'_, State>;
+}
+
+impl Borrow for Bound<'_, StreamTransport> {
+    fn state(&self) -> Ref<'_, State> {
+        self.get().state.borrow(self.py())
+    }
+
+    fn state_mut(&self) -> RefMut<'_, State> {
+        self.get().state.borrow_mut(self.py())
+    }
 }
 
 impl StreamTransport {
@@ -179,28 +234,25 @@ impl StreamTransport {
                 event_loop: event_loop.clone().unbind(),
                 context: run_context,
                 kind,
-                phase: Phase::Open,
-                descriptor,
-                protocol: Some(Protocol::new(protocol)?),
-                reading: if is_deaf { ReadSide::ended() } else { ReadSide::default() },
-                writing: WriteSide::default(),
-                extra,
-                server: None,
+                state: SharedState::new(State {
+                    phase: Phase::Open,
+                    descriptor,
+                    protocol: Some(Protocol::new(protocol)?),
+                    reading: if is_deaf { ReadSide::ended() } else { ReadSide::default() },
+                    writing: WriteSide::default(),
+                    extra,
+                    server: None,
+                }),
             },
         )?;
         if let Some(server) = server {
             Self::tell_server(&transport, &server, intern!(py, "_attach"))?;
-            transport.borrow_mut().server = Some(server);
+            transport.state_mut().server = Some(server);
         }
         // As with asyncio, others may watch a pipe: the two transports of a terminal may share a descriptor.
         event_loop.get().transports().insert(number, kind == Kind::Socket);
         Self::schedule(&transport, Event::Made(waiter))?;
         Ok(transport.unbind())
-    }
-
-    /// How the protocol wants its bytes.
-    pub(super) fn manner(&self) -> Manner {
-        self.protocol.as_ref().map_or(Manner::Plain, |protocol| protocol.manner)
     }
 
     /// Call `_attach` or `_detach` of `asyncio.Server`, which takes the transport since Python 3.13.
@@ -220,7 +272,7 @@ impl StreamTransport {
 
     /// Have an event handled in the next turn.
     pub(super) fn schedule(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
-        let event_loop = slf.borrow().event_loop.clone_ref(slf.py());
+        let event_loop = &slf.get().event_loop;
         EventLoop::enqueue(event_loop.bind(slf.py()), Callback::Transport(slf.clone().unbind(), event))
     }
 
@@ -232,8 +284,7 @@ impl StreamTransport {
     /// Run `body` in the transport's context. Its error is reported, unless it must end the loop.
     pub(super) fn run_as_event(slf: &Bound<'_, Self>, body: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
         let py = slf.py();
-        let run_context = slf.borrow().context.clone_ref(py);
-        context::run_in(run_context.bind_borrowed(py), body)
+        context::run_in(slf.get().context.bind_borrowed(py), body)
             .or_else(|error| Self::report(slf, "Exception in a transport", error))
     }
 
@@ -271,12 +322,12 @@ impl StreamTransport {
     /// RuntimeError on another thread than the one that runs the loop. `write` needs no such check: it works there,
     /// as it does with asyncio by accident.
     fn check_thread(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.borrow().event_loop.get().check_thread()
+        slf.get().event_loop.get().check_thread()
     }
 
     /// RuntimeError in a forked child: the parent sends what is queued, and owns the connection.
     pub(super) fn check_process(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.borrow().event_loop.get().check_process()
+        slf.get().event_loop.get().check_process()
     }
 
     /// NotImplementedError, as of asyncio's abstract class, on the writing end of a pipe.
@@ -290,28 +341,6 @@ impl StreamTransport {
             return Ok(());
         }
         Err(PyAttributeError::new_err("this end of a pipe is read, not written"))
-    }
-
-    fn describe(&self) -> String {
-        let mut parts = vec!["StreamTransport".to_owned()];
-        match self.phase {
-            Phase::Open => {}
-            Phase::Closing | Phase::Lost => parts.push("closing".to_owned()),
-            Phase::Closed => parts.push("closed".to_owned()),
-        }
-        parts.push(format!("fd={}", self.descriptor.number()));
-        if self.phase == Phase::Open && self.event_loop.get().is_closed() {
-            parts.push("open".to_owned());
-        } else if self.phase != Phase::Closed {
-            if self.kind != Kind::WritePipe {
-                parts.push(format!("read={}", if self.reading.is_active() { "polling" } else { "idle" }));
-            }
-            if self.kind != Kind::ReadPipe {
-                let state = if self.writing.is_waiting() { "polling" } else { "idle" };
-                parts.push(format!("write=<{state}, bufsize={}>", self.writing.size));
-            }
-        }
-        format!("<{}>", parts.join(" "))
     }
 }
 
@@ -343,8 +372,8 @@ impl StreamTransport {
 
     /// Whether the protocol was asked to pause writing; asyncio's `sendfile` fallback asks.
     #[getter]
-    fn _protocol_paused(&self) -> bool {
-        self.writing.marks.protocol_paused
+    fn _protocol_paused(slf: &Bound<'_, Self>) -> bool {
+        slf.state().writing.marks.protocol_paused
     }
 
     /// A file is to be sent: refuse to write anything else until `_end_file`.
@@ -379,8 +408,8 @@ impl StreamTransport {
     }
 
     /// Return whether the transport is closing or closed.
-    pub fn is_closing(&self) -> bool {
-        self.phase != Phase::Open
+    pub fn is_closing(slf: &Bound<'_, Self>) -> bool {
+        slf.state().phase != Phase::Open
     }
 
     /// Close the transport once what was written has left.
@@ -392,40 +421,41 @@ impl StreamTransport {
     /// Set a new protocol.
     fn set_protocol(slf: &Bound<'_, Self>, protocol: Bound<'_, PyAny>) -> PyResult<()> {
         let protocol = Protocol::new(protocol)?;
-        let previous = slf.borrow_mut().protocol.replace(protocol);
+        let previous = slf.state_mut().protocol.replace(protocol);
         drop(previous);
         Ok(())
     }
 
     /// Return the current protocol.
-    fn get_protocol(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.protocol.as_ref().map(|protocol| protocol.object.clone_ref(py))
+    fn get_protocol(slf: &Bound<'_, Self>) -> Option<Py<PyAny>> {
+        slf.state().protocol.as_ref().map(|protocol| protocol.object.clone_ref(slf.py()))
     }
 
     // ReadTransport.
 
     /// Return whether the transport is receiving.
-    fn is_reading(&self) -> PyResult<bool> {
-        self.check_reads()?;
-        Ok(self.phase == Phase::Open && !self.reading.paused)
+    fn is_reading(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        slf.get().check_reads()?;
+        let transport = slf.state();
+        Ok(transport.phase == Phase::Open && !transport.reading.paused)
     }
 
     /// Whether the user paused reading, under asyncio's private name: CPython's tests wait for it.
     #[getter]
-    fn _paused(&self) -> bool {
-        self.reading.paused
+    fn _paused(slf: &Bound<'_, Self>) -> bool {
+        slf.state().reading.paused
     }
 
     /// Stop delivering data until resume_reading().
     fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.borrow().check_reads()?;
+        slf.get().check_reads()?;
         Self::check_thread(slf)?;
         Self::pause(slf)
     }
 
     /// Deliver data again.
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.borrow().check_reads()?;
+        slf.get().check_reads()?;
         Self::check_thread(slf)?;
         Self::resume(slf)
     }
@@ -444,7 +474,7 @@ impl StreamTransport {
 
     /// Close the writing half once what was written has left.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.borrow().check_writes()?;
+        slf.get().check_writes()?;
         Self::check_thread(slf)?;
         Self::end_writing(slf)
     }
@@ -471,12 +501,13 @@ impl StreamTransport {
     /// Return how many bytes wait to be sent.
     fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
         Self::write_out(slf)?;
-        Ok(slf.borrow().writing.size)
+        Ok(slf.state().writing.size)
     }
 
     /// Return the low- and the high-water mark, in bytes.
-    fn get_write_buffer_limits(&self) -> (usize, usize) {
-        (self.writing.marks.low, self.writing.marks.high)
+    fn get_write_buffer_limits(slf: &Bound<'_, Self>) -> (usize, usize) {
+        let transport = slf.state();
+        (transport.writing.marks.low, transport.writing.marks.high)
     }
 
     /// Set the high- and the low-water mark, in bytes.
@@ -486,16 +517,16 @@ impl StreamTransport {
         high: Option<isize>,
         low: Option<isize>,
     ) -> PyResult<()> {
-        slf.borrow_mut().writing.marks.set(high, low)?;
+        slf.state_mut().writing.marks.set(high, low)?;
         // The marks look at what the kernel did not take.
-        if slf.borrow().writing.is_above_high() {
+        if slf.state().writing.is_above_high() {
             Self::write_out(slf)?;
         }
         Self::pause_protocol_if_full(slf)
     }
 
-    fn __repr__(&self) -> String {
-        self.describe()
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        slf.state().describe(slf.get().kind, slf.get().event_loop.get())
     }
 
     // Garbage collection.
@@ -503,21 +534,27 @@ impl StreamTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
         visit.call(&self.context)?;
-        if let Some(protocol) = &self.protocol {
-            visit.call(&protocol.object)?;
-        }
-        if let Descriptor::Object(object, _) = &self.descriptor {
-            visit.call(object)?;
-        }
-        visit.call(&self.extra.dictionary)?;
-        visit.call(self.writing.file.waiter())?;
-        visit.call(&self.server)
+        let visited = self.state.visit(|state| {
+            if let Some(protocol) = &state.protocol {
+                visit.call(&protocol.object)?;
+            }
+            if let Descriptor::Object(object, _) = &state.descriptor {
+                visit.call(object)?;
+            }
+            visit.call(&state.extra.dictionary)?;
+            visit.call(state.writing.file.waiter())?;
+            visit.call(&state.server)
+        });
+        visited.unwrap_or(Ok(()))
     }
 
-    fn __clear__(&mut self) {
+    fn __clear__(&self) {
         // Taken first and dropped last: dropping may run code that looks at this transport.
-        let waiter = self.writing.file.take_waiter();
-        let taken = (self.protocol.take(), self.server.take(), self.extra.dictionary.take(), waiter);
+        let taken = Python::attach(|py| {
+            let mut state = self.state.borrow_mut(py);
+            let waiter = state.writing.file.take_waiter();
+            (state.protocol.take(), state.server.take(), state.extra.dictionary.take(), waiter)
+        });
         drop(taken);
     }
 }
@@ -525,11 +562,12 @@ impl StreamTransport {
 impl Drop for StreamTransport {
     /// Warn of a transport that nobody closed, as asyncio's `__del__` does.
     fn drop(&mut self) {
-        if self.descriptor.is_closed() {
+        if self.state.get_mut().descriptor.is_closed() {
             return;
         }
-        let description = self.describe();
-        warn_unclosed(&self.event_loop, &description, Some(self.descriptor.take()));
+        let descriptor = self.state.get_mut().descriptor.take();
+        let description = self.state.get_mut().describe(self.kind, self.event_loop.get());
+        warn_unclosed(&self.event_loop, &description, Some(descriptor));
     }
 }
 

@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use super::flow_control::WaterMarks;
 use super::reading::is_not_ready;
 use super::sendfile::FileInProgress;
-use super::stream::{Event, Kind, Phase, StreamTransport, after_eof};
+use super::stream::{Borrow, Event, Kind, Phase, StreamTransport, after_eof};
 use super::write_queue::{Data, WriteQueue};
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
@@ -88,12 +88,12 @@ impl WriteSide {
 impl StreamTransport {
     /// `write(data)`.
     pub(super) fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        slf.borrow().check_writes()?;
+        slf.get().check_writes()?;
         let data = Data::of(object)?;
-        if slf.borrow().writing.eof && slf.borrow().kind == Kind::Socket {
+        if slf.state().writing.eof && slf.get().kind == Kind::Socket {
             return Err(after_eof());
         }
-        slf.borrow().writing.file.check()?;
+        slf.state().writing.file.check()?;
         if data.len() == 0 {
             return Ok(());
         }
@@ -106,24 +106,24 @@ impl StreamTransport {
 
     /// `writelines(list_of_data)`.
     pub(super) fn write_lines(slf: &Bound<'_, Self>, lines: &Bound<'_, PyAny>) -> PyResult<()> {
-        slf.borrow().check_writes()?;
-        if slf.borrow().writing.eof && slf.borrow().kind == Kind::Socket {
+        slf.get().check_writes()?;
+        if slf.state().writing.eof && slf.get().kind == Kind::Socket {
             return Err(after_eof());
         }
-        slf.borrow().writing.file.check()?;
+        slf.state().writing.file.check()?;
         let lines = lines.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let pieces = lines.iter().map(Data::of).collect::<PyResult<Vec<_>>>()?;
         if pieces.iter().all(|piece| piece.len() == 0) || !Self::accepts_writes(slf)? {
             return Ok(());
         }
         {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             for piece in pieces.iter().filter(|piece| piece.len() > 0) {
                 let kept = transport.writing.queue.keep(piece, 0);
                 transport.writing.size += kept;
             }
         }
-        if slf.borrow().writing.size >= SEND_AT_ONCE {
+        if slf.state().writing.size >= SEND_AT_ONCE {
             Self::write_out(slf)?;
         }
         Self::after_accepting(slf)
@@ -133,8 +133,8 @@ impl StreamTransport {
     fn accepts_writes(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let py = slf.py();
         let warns = {
-            let mut transport = slf.borrow_mut();
-            let lost = match transport.kind {
+            let mut transport = slf.state_mut();
+            let lost = match slf.get().kind {
                 Kind::WritePipe => transport.phase != Phase::Open,
                 Kind::Socket | Kind::ReadPipe => matches!(transport.phase, Phase::Lost | Phase::Closed),
             };
@@ -145,7 +145,7 @@ impl StreamTransport {
             transport.writing.writes_after_loss > LOST_WRITES_BEFORE_WARNING
         };
         if warns {
-            let text = match slf.borrow().kind {
+            let text = match slf.get().kind {
                 Kind::Socket => "socket.send() raised exception.",
                 Kind::ReadPipe | Kind::WritePipe => {
                     "pipe closed by peer or os.write(pipe, data) raised exception."
@@ -160,8 +160,8 @@ impl StreamTransport {
     fn accept_data(slf: &Bound<'_, Self>, data: &Data<'_, '_>) -> PyResult<()> {
         Self::check_process(slf)?;
         let failed = {
-            let mut transport = slf.borrow_mut();
-            let (kind, descriptor) = (transport.kind, transport.descriptor.number());
+            let mut transport = slf.state_mut();
+            let (kind, descriptor) = (slf.get().kind, transport.descriptor.number());
             let writing = &mut transport.writing;
             let mut start = 0;
             let mut failed = None;
@@ -191,11 +191,11 @@ impl StreamTransport {
     /// paused.
     fn after_accepting(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (is_queued, is_urgent, is_full) = {
-            let transport = slf.borrow();
+            let transport = slf.state();
             let writing = &transport.writing;
             let is_idle = writing.operation == Operation::Idle;
             // Without a turn there is no end of one to wait for.
-            let is_urgent = writing.size >= SEND_DIRECTLY || !transport.event_loop.get().is_running_here();
+            let is_urgent = writing.size >= SEND_DIRECTLY || !slf.get().event_loop.get().is_running_here();
             (writing.size > 0 && is_idle, is_urgent, writing.is_above_high())
         };
         if is_queued {
@@ -210,14 +210,13 @@ impl StreamTransport {
 
     /// Have the transport flushed at the end of the turn.
     fn list(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
         let event_loop = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             if transport.writing.listed {
                 return Ok(());
             }
             transport.writing.listed = true;
-            transport.event_loop.clone_ref(py)
+            &slf.get().event_loop
         };
         let entry = slf.clone().unbind();
         event_loop.get().with_core(|core| core.unflushed.push(entry))
@@ -226,17 +225,16 @@ impl StreamTransport {
     /// Send what the turn gathered: through the driver where a batch of transports saves system calls, else
     /// directly.
     pub fn flush(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<()> {
-        slf.borrow_mut().writing.listed = false;
+        slf.state_mut().writing.listed = false;
         Self::run_as_event(slf, || Self::flush_listed(slf, in_batch))
     }
 
     fn flush_listed(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<()> {
-        let py = slf.py();
         let (event_loop, op) = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             let socket = transport.descriptor.number();
-            let is_socket = transport.kind == Kind::Socket;
-            let event_loop = transport.event_loop.clone_ref(py);
+            let is_socket = slf.get().kind == Kind::Socket;
+            let event_loop = &slf.get().event_loop;
             let writing = &mut transport.writing;
             if writing.queue.is_empty() || writing.operation != Operation::Idle {
                 return Ok(());
@@ -251,7 +249,7 @@ impl StreamTransport {
         let submitted = event_loop.get().with_core(|core| core.submit(op, interest))?;
         match submitted {
             Submission::Pending(token) => {
-                slf.borrow_mut().writing.operation = Operation::Sending { token, start };
+                slf.state_mut().writing.operation = Operation::Sending { token, start };
                 Ok(())
             }
             Submission::Done(Outcome::Sent { buffer, length }, _interest) => {
@@ -268,11 +266,11 @@ impl StreamTransport {
         let py = slf.py();
         Self::check_process(slf)?;
         let (finished, sent) = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             if transport.writing.operation != Operation::Idle || transport.writing.queue.is_empty() {
                 return Ok(());
             }
-            let (kind, descriptor) = (transport.kind, transport.descriptor.number());
+            let (kind, descriptor) = (slf.get().kind, transport.descriptor.number());
             let attempt = transport.writing.queue.send(py, kind, descriptor);
             transport.writing.size -= attempt.sent;
             (attempt.finished, attempt.result)
@@ -280,7 +278,7 @@ impl StreamTransport {
         drop(finished);
         match sent {
             Err(error) => Self::write_failed(slf, error),
-            Ok(()) if slf.borrow().writing.queue.is_empty() => Self::after_sending(slf),
+            Ok(()) if slf.state().writing.queue.is_empty() => Self::after_sending(slf),
             Ok(()) => {
                 Self::wait_for_room(slf)?;
                 Self::resume_protocol_if_drained(slf)
@@ -289,10 +287,9 @@ impl StreamTransport {
     }
 
     pub(super) fn wait_for_room(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
         let (event_loop, descriptor) = {
-            let transport = slf.borrow();
-            (transport.event_loop.clone_ref(py), transport.descriptor.number())
+            let transport = slf.state();
+            (&slf.get().event_loop, transport.descriptor.number())
         };
         if event_loop.get().check_thread().is_err() {
             return Self::schedule(slf, Event::WriteMore);
@@ -302,7 +299,7 @@ impl StreamTransport {
         let submitted = event_loop.get().with_core(|core| core.submit(op, interest))?;
         match submitted {
             Submission::Pending(token) => {
-                slf.borrow_mut().writing.operation = Operation::Waiting(token);
+                slf.state_mut().writing.operation = Operation::Waiting(token);
                 Ok(())
             }
             Submission::Done(Outcome::Failed(error), _interest) => Self::write_failed(slf, error),
@@ -314,7 +311,7 @@ impl StreamTransport {
     /// The driver sent.
     pub(super) fn handle_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, length: usize) -> PyResult<()> {
         let start = {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             match std::mem::take(&mut transport.writing.operation) {
                 Operation::Sending { start, .. } => start,
                 // Discarded meanwhile.
@@ -325,7 +322,7 @@ impl StreamTransport {
             }
         };
         Self::note_sent(slf, buffer, start, length);
-        let is_empty = slf.borrow().writing.queue.is_empty();
+        let is_empty = slf.state().writing.queue.is_empty();
         if is_empty {
             return Self::after_sending(slf);
         }
@@ -334,7 +331,7 @@ impl StreamTransport {
     }
 
     fn note_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, start: usize, length: usize) {
-        let mut transport = slf.borrow_mut();
+        let mut transport = slf.state_mut();
         let writing = &mut transport.writing;
         writing.size -= length;
         writing.queue.put_back(buffer, start + length);
@@ -343,7 +340,7 @@ impl StreamTransport {
     /// There is room again.
     pub(super) fn handle_write_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
         {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             if matches!(transport.phase, Phase::Lost | Phase::Closed) {
                 return Ok(());
             }
@@ -356,8 +353,8 @@ impl StreamTransport {
     /// Ask no longer for room that nothing is there to fill.
     pub(super) fn stop_waiting_for_nothing(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (token, event_loop) = {
-            let mut transport = slf.borrow_mut();
-            let event_loop = transport.event_loop.clone_ref(slf.py());
+            let mut transport = slf.state_mut();
+            let event_loop = &slf.get().event_loop;
             let writing = &mut transport.writing;
             let Operation::Waiting(token) = writing.operation else { return Ok(()) };
             if !writing.queue.is_empty() {
@@ -373,12 +370,12 @@ impl StreamTransport {
 
     /// The driver could not send.
     pub(super) fn handle_write_failed(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
-        slf.borrow_mut().writing.operation = Operation::Idle;
+        slf.state_mut().writing.operation = Operation::Idle;
         Self::write_failed(slf, error)
     }
 
     fn write_failed(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
-        let message = match slf.borrow().kind {
+        let message = match slf.get().kind {
             Kind::Socket => "Fatal write error on socket transport",
             Kind::ReadPipe | Kind::WritePipe => "Fatal write error on pipe transport",
         };
@@ -390,9 +387,9 @@ impl StreamTransport {
         Self::resume_protocol_if_drained(slf)?;
         Self::tell_of_room(slf)?;
         let (phase, eof, kind, is_empty) = {
-            let transport = slf.borrow();
+            let transport = slf.state();
             let writing = &transport.writing;
-            (transport.phase, writing.eof, transport.kind, writing.is_empty())
+            (transport.phase, writing.eof, slf.get().kind, writing.is_empty())
         };
         if !is_empty {
             return Ok(());
@@ -407,7 +404,7 @@ impl StreamTransport {
     }
 
     fn half_close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let descriptor = slf.borrow().descriptor.number();
+        let descriptor = slf.state().descriptor.number();
         match sys::shutdown_write(descriptor) {
             // The peer reset the connection before; reading will tell.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
@@ -418,26 +415,26 @@ impl StreamTransport {
 
     /// `write_eof()`: a socket half-closes, a pipe closes.
     pub(super) fn end_writing(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let kind = slf.borrow().kind;
+        let kind = slf.get().kind;
         if kind == Kind::WritePipe {
             return Self::begin_closing(slf);
         }
         {
-            let mut transport = slf.borrow_mut();
+            let mut transport = slf.state_mut();
             if transport.phase != Phase::Open || transport.writing.eof {
                 return Ok(());
             }
             transport.writing.eof = true;
         }
-        let is_drained = slf.borrow().writing.is_empty();
+        let is_drained = slf.state().writing.is_empty();
         if is_drained { Self::half_close(slf) } else { Self::write_out(slf) }
     }
 
     /// Drop what was not sent, for a connection that is lost.
     pub(super) fn discard_writes(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (pieces, operation, event_loop) = {
-            let mut transport = slf.borrow_mut();
-            let event_loop = transport.event_loop.clone_ref(slf.py());
+            let mut transport = slf.state_mut();
+            let event_loop = &slf.get().event_loop;
             let writing = &mut transport.writing;
             writing.size = 0;
             (writing.queue.clear(), std::mem::take(&mut writing.operation), event_loop)
@@ -452,7 +449,7 @@ impl StreamTransport {
 
     /// The reading end of our pipe was closed (asyncio `_UnixWritePipeTransport._read_ready`).
     pub(super) fn handle_reader_gone(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let pending = !slf.borrow().writing.is_empty();
+        let pending = !slf.state().writing.is_empty();
         let error = pending.then(|| PyBrokenPipeError::new_err(()));
         Self::force_close(slf, error)
     }
