@@ -305,7 +305,18 @@ impl StreamTransport {
         };
         let is_unpolled = slf.state().reading.operation == Operation::Unpolled;
         let scheduled = if is_unpolled { Self::schedule_read(slf) } else { Ok(()) };
-        read.and(scheduled)
+        read.and(scheduled).and(Self::send_answer(slf))
+    }
+
+    /// Send what the protocol answered in a single write: it has nothing to be gathered with, and without a ring nothing
+    /// is saved by waiting for the answers of others, while its peer could work.
+    fn send_answer(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let is_single = slf.state().writing.is_single();
+        if is_single && !slf.get().event_loop.get().is_completion_based() {
+            Self::write_out(slf)
+        } else {
+            Ok(())
+        }
     }
 
     fn read_into_scratch(slf: &Bound<'_, Self>) -> PyResult<()> {

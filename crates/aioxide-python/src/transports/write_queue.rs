@@ -45,6 +45,8 @@ pub struct WriteQueue {
     first: Option<Piece>,
     /// What is behind the first.
     rest: VecDeque<Piece>,
+    /// Whether more than one write was queued since the queue was empty.
+    several: bool,
 }
 
 /// A piece, and how much of it has left.
@@ -71,8 +73,14 @@ impl WriteQueue {
         self.first.is_none()
     }
 
+    /// Whether what waits was given to a single write.
+    pub fn is_single(&self) -> bool {
+        self.first.is_some() && !self.several
+    }
+
     /// Queue the bytes of `data` from `start`, and return how many they are.
     pub fn keep(&mut self, data: &Data<'_, '_>, start: usize) -> usize {
+        self.several = self.first.is_some();
         match data {
             Data::Bytes(bytes) if data.len() - start >= KEEP => {
                 self.push_back(Piece::Bytes((*bytes).clone().unbind(), start));

@@ -74,6 +74,11 @@ impl WriteSide {
         self.size == 0 && self.operation == Operation::Idle
     }
 
+    /// Whether what waits to be sent was given to a single write.
+    pub fn is_single(&self) -> bool {
+        self.queue.is_single()
+    }
+
     /// Whether more waits to be sent than a protocol may write unpaused.
     pub fn is_above_high(&self) -> bool {
         self.size > self.marks.high
