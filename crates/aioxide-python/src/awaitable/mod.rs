@@ -26,6 +26,8 @@ use pyo3::types::{PyTraceback, PyType};
 use pyo3::{Borrowed, PyTraverseError};
 
 use self::future::RustFuture;
+use crate::ffi::collector;
+use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
 pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
@@ -80,7 +82,7 @@ enum State {
 }
 
 /// Native work that Python can await.
-#[pyclass(module = "aioxide", frozen, freelist = 128)]
+#[pyclass(module = "aioxide", frozen)]
 pub struct Awaitable {
     state: GilCell<State>,
     /// What a coroutine of the same purpose is called.
@@ -130,6 +132,8 @@ impl Awaitable {
         });
         if matches!(advanced, Ok(Step::Yield(_))) {
             put_back(State::Suspended(work));
+            // From now on it may be in a cycle that nothing else knows of.
+            collector::show(slf);
             return advanced;
         }
         put_back(State::Finished);
@@ -157,6 +161,13 @@ impl Awaitable {
     /// Add the slots that PyO3 would fill more slowly, or not at all.
     pub fn add_slots(class: &Bound<'_, PyType>) -> PyResult<()> {
         iteration::install::<Self>(class)
+    }
+}
+
+impl Recycled for Awaitable {
+    fn free_list() -> &'static FreeList {
+        static LIST: FreeList = FreeList::new();
+        &LIST
     }
 }
 

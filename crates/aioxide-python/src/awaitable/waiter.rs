@@ -17,6 +17,8 @@ use pyo3::{PyTraverseError, intern};
 
 use crate::callback::Callback;
 use crate::event_loop::{EventLoop, owned};
+use crate::ffi::collector;
+use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
 use crate::ffi::method::{Arguments, FastMethod, add_method};
 use crate::ffi::task_callbacks::{Kind, kind_of};
@@ -38,7 +40,7 @@ struct Registered {
 }
 
 /// What a task waits for while native work is pending.
-#[pyclass(module = "aioxide", frozen, freelist = 128)]
+#[pyclass(module = "aioxide", frozen)]
 pub struct Waiter {
     event_loop: Py<PyAny>,
     record: GilCell<Record>,
@@ -62,7 +64,9 @@ impl Waiter {
     /// Make one for a task of `event_loop`.
     pub fn new(py: Python<'_>, event_loop: Py<PyAny>) -> PyResult<Py<Self>> {
         let record = Record { state: State::Pending, blocking: true, first: None, others: Vec::new() };
-        Py::new(py, Self { event_loop, record: GilCell::new(record) })
+        let waiter = Py::new(py, Self { event_loop, record: GilCell::new(record) })?;
+        collector::show(waiter.bind(py));
+        Ok(waiter)
     }
 
     /// Whether nothing has happened yet.
@@ -146,6 +150,13 @@ impl Waiter {
     /// Add the method that every waiting task calls.
     pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
         add_method::<AddDoneCallback>(class)
+    }
+}
+
+impl Recycled for Waiter {
+    fn free_list() -> &'static FreeList {
+        static LIST: FreeList = FreeList::new();
+        &LIST
     }
 }
 

@@ -273,7 +273,7 @@ impl StreamReader {
     // Reading.
 
     /// Read up to `n` bytes, as soon as there are any; all up to the end where `n` is negative.
-    #[pyo3(signature = (n=-1))]
+    #[pyo3(signature = (n=-1), text_signature = "($self, n=-1)")]
     fn read(slf: &Bound<'_, Self>, n: isize) -> PyResult<Py<Awaitable>> {
         let request = match usize::try_from(n) {
             Ok(n) => Request::Read(n),
@@ -293,7 +293,7 @@ impl StreamReader {
     }
 
     /// Read up to and with a separator, or the first of a tuple of them.
-    #[pyo3(signature = (separator=None))]
+    #[pyo3(signature = (separator=None), text_signature = "($self, separator=b'\\n')")]
     fn readuntil(slf: &Bound<'_, Self>, separator: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
         let separators = match separator {
             Some(separator) => Separators::of(separator)?,
