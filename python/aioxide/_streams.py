@@ -1,7 +1,7 @@
-"""aioxide's own streams: `asyncio`'s functions and classes, with native readers and writers.
+"""aioxide's own streams: asyncio's functions and classes, with native readers and writers.
 
-The classes are asyncio's to `isinstance`, `issubclass` and every caller. What runs for each message is Rust, inherited from
-`aioxide._rust`; what runs once for each connection is asyncio's own, inherited from there.
+The classes are asyncio's to `isinstance`, `issubclass` and every caller. What runs for each message is Rust,
+inherited from `aioxide._rust`; what runs once for each connection is asyncio's own, inherited from there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from . import _rust
 
 _DEFAULT_LIMIT = 2**16
 
-ClientConnected = Callable[["StreamReader", "StreamWriter"], Awaitable[None] | None]
+ClientConnected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None]
 
 
 class StreamReader(_rust.StreamReader, asyncio.StreamReader):  # type: ignore[misc]
@@ -30,7 +30,7 @@ class StreamReader(_rust.StreamReader, asyncio.StreamReader):  # type: ignore[mi
             self._source_traceback = extract_stack(sys._getframe(1))
 
 
-class StreamWriter(_rust.StreamWriter, asyncio.StreamWriter):  # type: ignore[misc]
+class StreamWriter(_rust.StreamWriter, asyncio.StreamWriter):
     """Writes to a connection, as `asyncio.StreamWriter`."""
 
     def __init__(self, transport: Any, protocol: Any, reader: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -50,6 +50,12 @@ class StreamWriter(_rust.StreamWriter, asyncio.StreamWriter):  # type: ignore[mi
 
 class StreamReaderProtocol(asyncio.StreamReaderProtocol):
     """Adapts a transport to a reader, as `asyncio.StreamReaderProtocol`."""
+
+    # Set by asyncio's class, and missing in what is known of its types.
+    _client_connected_cb: ClientConnected | None
+    _loop: asyncio.AbstractEventLoop
+    _reject_connection: bool
+    _stream_reader: Any
 
     def connection_made(self, transport: Any) -> None:
         """Set up the streams; a server's callback gets our writer in place of asyncio's."""
@@ -94,7 +100,7 @@ def _new_protocol(
 async def open_connection(
     host: str | None = None, port: int | str | None = None, *, limit: int = _DEFAULT_LIMIT, **options: Any
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to a TCP server, as `asyncio.open_connection`, with aioxide's streams if the loop is aioxide's."""
+    """Connect to a TCP server, as `asyncio.open_connection`; its streams are aioxide's on aioxide's loop."""
     loop = asyncio.get_running_loop()
     if not isinstance(loop, _rust.EventLoop):
         return await asyncio.open_connection(host, port, limit=limit, **options)
@@ -111,7 +117,7 @@ async def start_server(
     limit: int = _DEFAULT_LIMIT,
     **options: Any,
 ) -> asyncio.Server:
-    """Listen for TCP connections, as `asyncio.start_server`, with aioxide's streams if the loop is aioxide's."""
+    """Listen for TCP connections, as `asyncio.start_server`; its streams are aioxide's on aioxide's loop."""
     loop = asyncio.get_running_loop()
     if not isinstance(loop, _rust.EventLoop):
         return await asyncio.start_server(client_connected_cb, host, port, limit=limit, **options)

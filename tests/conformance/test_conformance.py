@@ -94,7 +94,9 @@ def test_own_streams_behave_as_asyncios(
     tests = [test for test in tests if test not in scope.EXCLUDED_OF_OWN_STREAMS]
     report = supervisor.run_class(f"{driver}+streams", *test_class, tests)
     assert report.loops > 0
-    failed = [f"--- {test}: {report.details[test]}" for test in tests if report.outcomes.get(test) != "passed"]
+    failed = [
+        f"--- {test}: {report.details[test]}" for test in tests if report.outcomes.get(test) != "passed"
+    ]
     assert not failed, "\n".join(failed)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import sys
 
+import aioxide
 import pytest
 from peers import connected_pair, in_thread, receive_all, reset, unused_port
+from tls_peers import NAME, client_context, server_context
 
 
 @pytest.fixture(params=["asyncio", "aioxide"])
@@ -324,3 +327,139 @@ async def test_a_slow_reader_pauses_the_peer_and_gets_everything(loop, streams):
                 received += await reader.read(700)
         assert received == data
         await close(writer)
+
+
+async def test_what_the_reader_shows_of_its_buffer_is_a_copy(loop):
+    reader = aioxide.StreamReader(loop=loop)
+    reader.feed_data(b"data")
+    shown = reader._buffer
+    assert shown == b"data"
+    shown.clear()
+    assert await reader.readexactly(4) == b"data"
+
+
+async def test_methods_set_on_own_streams_are_passed_by(loop, is_aioxide):
+    class Reader(aioxide.StreamReader):
+        fed = 0
+
+        def feed_data(self, data):
+            self.fed += len(data)
+            super().feed_data(data)
+
+    for reader, passed_by in ((aioxide.StreamReader(loop=loop), True), (Reader(loop=loop), False)):
+        with connected_pair() as (ours, peer):
+            protocol = aioxide._streams.StreamReaderProtocol(reader, loop=loop)
+            transport, _ = await loop.create_connection(lambda protocol=protocol: protocol, sock=ours)
+            calls = []
+            if passed_by:
+                original = reader.feed_data
+                reader.feed_data = lambda data: (calls.append(data), original(data))  # noqa: B023
+            peer.sendall(b"data")
+            assert await reader.readexactly(4) == b"data"
+            if passed_by:
+                assert calls == ([] if is_aioxide else [b"data"])
+                del reader.feed_data
+            else:
+                assert reader.fed == 4
+            transport.close()
+            await protocol._get_close_waiter(None)
+
+
+async def test_a_callback_that_fails_closes_the_connection(loop, reported, is_aioxide):
+    def connected(reader, writer):
+        raise LookupError("in the callback")
+
+    server = await aioxide.start_server(connected, "127.0.0.1", 0)
+    reader, writer = await aioxide.open_connection(*server.sockets[0].getsockname())
+    async with asyncio.timeout(5):
+        while not reported:
+            await asyncio.sleep(0)
+        (report,) = reported
+        reported.clear()
+        assert isinstance(report["exception"], LookupError)
+        if is_aioxide:
+            assert report["message"] == "Unhandled exception in client_connected_cb"
+            assert await reader.read() == b""
+    await close(writer)
+    server.close()
+    if not is_aioxide and hasattr(server, "abort_clients"):
+        server.abort_clients()
+    await asyncio.sleep(0.01)
+
+
+async def test_a_writer_that_nobody_closed_warns(loop, is_aioxide):
+    if not is_aioxide and sys.version_info < (3, 13):
+        pytest.skip("asyncio warns since Python 3.13")
+    with connected_pair() as (ours, peer):
+        reader, writer = await aioxide.open_connection(sock=ours)
+        protocol = writer._protocol
+        with pytest.warns(ResourceWarning, match="unclosed <StreamWriter"):
+            del writer
+        assert await loop.run_in_executor(None, peer.recv, 1) == b""
+        await protocol._get_close_waiter(None)
+        del reader
+
+
+async def test_many_waiting_drains(loop, streams):
+    with connected_pair() as (ours, peer):
+        _, writer = await streams.open_connection(sock=ours)
+        data = os.urandom(16 << 20)
+        writer.write(data)
+        drains = [asyncio.create_task(writer.drain()) for _ in range(5)]
+        await asyncio.sleep(0)
+        drains[2].cancel()
+        await asyncio.sleep(0)
+        assert [drain.done() for drain in drains] == [False, False, True, False, False]
+        assert drains[2].cancelled()
+        received: list[bytes] = []
+        with in_thread(lambda: received.append(receive_all(peer))):
+            await asyncio.gather(*drains, return_exceptions=True)
+            await writer.drain()
+            await close(writer)
+        assert received == [data]
+
+
+async def test_tls(loop, streams):
+    async def serve(reader, writer):
+        async for line in reader:
+            writer.write(line.upper())
+            await writer.drain()
+        await close(writer)
+
+    server = await streams.start_server(serve, "127.0.0.1", 0, ssl=server_context(), limit=1 << 21)
+    reader, writer = await streams.open_connection(
+        *server.sockets[0].getsockname(), ssl=client_context(), server_hostname=NAME
+    )
+    for number in range(20):
+        writer.write(b"line %d\n" % number)
+        await writer.drain()
+        assert await reader.readline() == b"LINE %d\n" % number
+    data = os.urandom(1 << 20).replace(b"\n", b" ") + b"\n"
+    writer.write(data)
+    assert await reader.readexactly(len(data)) == data.upper()
+    await close(writer)
+    server.close()
+    await server.wait_closed()
+
+
+async def test_start_tls(loop, streams):
+    async def serve(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        writer.write(b"go\n")
+        await writer.start_tls(server_context())
+        writer.write((await reader.readline()).upper())
+        await writer.drain()
+        await close(writer)
+
+    server = await streams.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await streams.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"STARTTLS\n")
+    assert await reader.readline() == b"go\n"
+    await writer.start_tls(client_context(), server_hostname=NAME)
+    assert writer.get_extra_info("ssl_object") is not None
+    writer.write(b"secret\n")
+    assert await reader.readline() == b"SECRET\n"
+    assert await reader.read() == b""
+    await close(writer)
+    server.close()
+    await server.wait_closed()

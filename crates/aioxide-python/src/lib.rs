@@ -51,8 +51,10 @@ mod _rust {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::imports::accelerate_task_registry(module.py())?;
+        free_list::install::<Awaitable>(module.py());
         free_list::install::<Handle>(module.py());
         free_list::install::<TimerHandle>(module.py());
+        free_list::install::<Waiter>(module.py());
         let hooks = PyDict::new(module.py());
         hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;
         module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;

@@ -26,6 +26,9 @@ use pyo3::types::{PyTraceback, PyType};
 use pyo3::{Borrowed, PyTraverseError};
 
 use self::future::RustFuture;
+use crate::ffi::collector;
+use crate::ffi::free_list::{FreeList, Recycled};
+use crate::ffi::gil_cell::GilCell;
 pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
 use crate::imports::imports;
@@ -79,9 +82,9 @@ enum State {
 }
 
 /// Native work that Python can await.
-#[pyclass(module = "aioxide", freelist = 128)]
+#[pyclass(module = "aioxide", frozen)]
 pub struct Awaitable {
-    state: State,
+    state: GilCell<State>,
     /// What a coroutine of the same purpose is called.
     name: &'static str,
 }
@@ -89,17 +92,20 @@ pub struct Awaitable {
 impl Awaitable {
     /// Wrap work; `name` is the qualified name of the method that returns it.
     pub fn new(py: Python<'_>, name: &'static str, work: Work) -> PyResult<Py<Self>> {
-        Py::new(py, Self { state: State::Created(work), name })
+        Py::new(py, Self { state: GilCell::new(State::Created(work)), name })
+    }
+
+    fn replace(&self, py: Python<'_>, state: State) -> State {
+        mem::replace(&mut *self.state.borrow_mut(py), state)
     }
 
     /// Let the work go on, with an exception or without.
     fn advance(slf: &Bound<'_, Self>, thrown: Option<PyErr>) -> PyResult<Step> {
         let py = slf.py();
-        let (state, name) = {
-            let mut this = slf.borrow_mut();
-            (mem::replace(&mut this.state, State::Running), this.name)
-        };
-        let put_back = |state: State| slf.borrow_mut().state = state;
+        let name = slf.get().name;
+        let state = slf.get().replace(py, State::Running);
+        // What was there meanwhile is `Running`, which drops nothing.
+        let put_back = |state: State| drop(slf.get().replace(py, state));
         let mut work = match state {
             State::Suspended(work) if thrown.is_none() && work.is_waiting(py) => {
                 put_back(State::Suspended(work));
@@ -126,6 +132,8 @@ impl Awaitable {
         });
         if matches!(advanced, Ok(Step::Yield(_))) {
             put_back(State::Suspended(work));
+            // From now on it may be in a cycle that nothing else knows of.
+            collector::show(slf);
             return advanced;
         }
         put_back(State::Finished);
@@ -156,11 +164,18 @@ impl Awaitable {
     }
 }
 
+impl Recycled for Awaitable {
+    fn free_list() -> &'static FreeList {
+        static LIST: FreeList = FreeList::new();
+        &LIST
+    }
+}
+
 impl Steps for Awaitable {
     fn step(slf: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Step> {
         if let Some(sent) = sent
             && !sent.is_none()
-            && matches!(slf.borrow().state, State::Created(_))
+            && matches!(*slf.get().state.borrow(slf.py()), State::Created(_))
         {
             return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
         }
@@ -204,11 +219,11 @@ impl Awaitable {
 
     /// End the work.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let state = mem::replace(&mut slf.borrow_mut().state, State::Running);
+        let state = slf.get().replace(slf.py(), State::Running);
         if matches!(state, State::Running) {
             return Err(PyValueError::new_err("coroutine already executing"));
         }
-        slf.borrow_mut().state = State::Finished;
+        slf.get().replace(slf.py(), State::Finished);
         drop(state);
         Ok(())
     }
@@ -225,30 +240,30 @@ impl Awaitable {
 
     /// Whether it is at work at this moment, as a coroutine's.
     #[getter]
-    fn cr_running(&self) -> bool {
-        matches!(self.state, State::Running)
+    fn cr_running(&self, py: Python<'_>) -> bool {
+        matches!(*self.state.borrow(py), State::Running)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
-        format!("<awaitable {} at {:p}>", slf.borrow().name, slf.as_ptr())
+        format!("<awaitable {} at {:p}>", slf.get().name, slf.as_ptr())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match &self.state {
-            State::Created(work) | State::Suspended(work) => work.traverse(&visit),
-            State::Running | State::Finished => Ok(()),
+        match self.state.look(&visit).as_deref() {
+            Some(State::Created(work) | State::Suspended(work)) => work.traverse(&visit),
+            Some(State::Running | State::Finished) | None => Ok(()),
         }
     }
 
-    fn __clear__(&mut self) {
-        drop(mem::replace(&mut self.state, State::Finished));
+    fn __clear__(&self, py: Python<'_>) {
+        drop(self.replace(py, State::Finished));
     }
 }
 
 impl Drop for Awaitable {
     /// Forgetting `await` is a mistake that coroutines warn of.
     fn drop(&mut self) {
-        if !matches!(self.state, State::Created(_)) {
+        if !matches!(self.state.get_mut(), State::Created(_)) {
             return;
         }
         let name = self.name;

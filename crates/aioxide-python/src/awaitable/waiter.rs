@@ -17,6 +17,9 @@ use pyo3::{PyTraverseError, intern};
 
 use crate::callback::Callback;
 use crate::event_loop::{EventLoop, owned};
+use crate::ffi::collector;
+use crate::ffi::free_list::{FreeList, Recycled};
+use crate::ffi::gil_cell::GilCell;
 use crate::ffi::method::{Arguments, FastMethod, add_method};
 use crate::ffi::task_callbacks::{Kind, kind_of};
 use crate::imports::imports;
@@ -37,9 +40,13 @@ struct Registered {
 }
 
 /// What a task waits for while native work is pending.
-#[pyclass(module = "aioxide", freelist = 128)]
+#[pyclass(module = "aioxide", frozen)]
 pub struct Waiter {
     event_loop: Py<PyAny>,
+    record: GilCell<Record>,
+}
+
+struct Record {
     state: State,
     blocking: bool,
     /// The task, nearly always.
@@ -47,17 +54,24 @@ pub struct Waiter {
     others: Vec<Registered>,
 }
 
+impl Record {
+    fn is_pending(&self) -> bool {
+        matches!(self.state, State::Pending)
+    }
+}
+
 impl Waiter {
     /// Make one for a task of `event_loop`.
     pub fn new(py: Python<'_>, event_loop: Py<PyAny>) -> PyResult<Py<Self>> {
-        let waiter =
-            Self { event_loop, state: State::Pending, blocking: true, first: None, others: Vec::new() };
-        Py::new(py, waiter)
+        let record = Record { state: State::Pending, blocking: true, first: None, others: Vec::new() };
+        let waiter = Py::new(py, Self { event_loop, record: GilCell::new(record) })?;
+        collector::show(waiter.bind(py));
+        Ok(waiter)
     }
 
     /// Whether nothing has happened yet.
-    pub fn is_pending(&self) -> bool {
-        matches!(self.state, State::Pending)
+    pub fn is_pending(&self, py: Python<'_>) -> bool {
+        self.record.borrow(py).is_pending()
     }
 
     /// Let the task go on.
@@ -69,7 +83,7 @@ impl Waiter {
     pub fn wake_now(slf: &Bound<'_, Self>) -> PyResult<Option<Callback>> {
         let py = slf.py();
         let first = {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().record.borrow_mut(slf.py());
             if !this.is_pending() {
                 return Ok(None);
             }
@@ -98,7 +112,7 @@ impl Waiter {
     /// Be done, unless it is done; tells whether it was not.
     fn finish(slf: &Bound<'_, Self>, state: State) -> PyResult<bool> {
         let (first, others) = {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().record.borrow_mut(slf.py());
             if !this.is_pending() {
                 return Ok(false);
             }
@@ -115,7 +129,7 @@ impl Waiter {
     /// Have a callback called in the next turn.
     fn schedule(slf: &Bound<'_, Self>, registered: Registered) -> PyResult<()> {
         let py = slf.py();
-        let event_loop = slf.borrow().event_loop.clone_ref(py).into_bound(py);
+        let event_loop = slf.get().event_loop.bind(py);
         let Registered { callback, context } = registered;
         if let Ok(event_loop) = event_loop.cast::<EventLoop>()
             && let Some(context) = &context
@@ -139,6 +153,13 @@ impl Waiter {
     }
 }
 
+impl Recycled for Waiter {
+    fn free_list() -> &'static FreeList {
+        static LIST: FreeList = FreeList::new();
+        &LIST
+    }
+}
+
 /// `add_done_callback(fn, *, context=None)`.
 struct AddDoneCallback;
 
@@ -155,7 +176,7 @@ impl FastMethod for AddDoneCallback {
         let registered =
             Registered { callback: owned(&callback), context: context.map(|context| owned(&context)) };
         {
-            let mut this = waiter.borrow_mut();
+            let mut this = waiter.get().record.borrow_mut(py);
             if this.is_pending() {
                 if this.first.is_none() {
                     this.first = Some(registered);
@@ -180,13 +201,13 @@ impl Waiter {
 
     /// Whether the task has yet to take note of it (asyncio's protocol between futures and tasks).
     #[getter]
-    fn _asyncio_future_blocking(&self) -> bool {
-        self.blocking
+    fn _asyncio_future_blocking(&self, py: Python<'_>) -> bool {
+        self.record.borrow(py).blocking
     }
 
     #[setter(_asyncio_future_blocking)]
-    fn set_blocking(&mut self, blocking: bool) {
-        self.blocking = blocking;
+    fn set_blocking(&self, py: Python<'_>, blocking: bool) {
+        self.record.borrow_mut(py).blocking = blocking;
     }
 
     /// Return the loop of the task that may wait for it.
@@ -202,7 +223,7 @@ impl Waiter {
     /// Forget a callback; return how often it was there.
     fn remove_done_callback(slf: &Bound<'_, Self>, callback: &Bound<'_, PyAny>) -> PyResult<usize> {
         let registered = {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().record.borrow_mut(slf.py());
             this.first.take().into_iter().chain(mem::take(&mut this.others)).collect::<Vec<_>>()
         };
         let (mut kept, mut removed) = (Vec::new(), Vec::new());
@@ -212,7 +233,7 @@ impl Waiter {
         }
         let count = removed.len();
         drop(removed);
-        slf.borrow_mut().others.splice(0..0, kept);
+        slf.get().record.borrow_mut(slf.py()).others.splice(0..0, kept);
         Ok(count)
     }
 
@@ -223,18 +244,18 @@ impl Waiter {
     }
 
     /// Return whether it was cancelled.
-    fn cancelled(&self) -> bool {
-        matches!(self.state, State::Cancelled(_))
+    fn cancelled(&self, py: Python<'_>) -> bool {
+        matches!(self.record.borrow(py).state, State::Cancelled(_))
     }
 
     /// Return whether it was woken, failed or was cancelled.
-    fn done(&self) -> bool {
-        !self.is_pending()
+    fn done(&self, py: Python<'_>) -> bool {
+        !self.is_pending(py)
     }
 
     /// Return None once it was woken, or raise what it ended with.
     fn result(&self, py: Python<'_>) -> PyResult<()> {
-        match &self.state {
+        match &self.record.borrow(py).state {
             State::Pending => Err(InvalidStateError::new_err("Result is not set.")),
             State::Woken => Ok(()),
             State::Failed(exception) => Err(PyErr::from_value(exception.bind(py).clone())),
@@ -245,15 +266,16 @@ impl Waiter {
 
     /// Return what it failed with, or None.
     fn exception(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        match &self.state {
-            State::Failed(exception) => Ok(Some(exception.clone_ref(py))),
-            State::Pending => Err(InvalidStateError::new_err("Exception is not set.")),
-            State::Woken | State::Cancelled(_) => self.result(py).map(|()| None),
+        match &self.record.borrow(py).state {
+            State::Failed(exception) => return Ok(Some(exception.clone_ref(py))),
+            State::Pending => return Err(InvalidStateError::new_err("Exception is not set.")),
+            State::Woken | State::Cancelled(_) => {}
         }
+        self.result(py).map(|()| None)
     }
 
-    fn __repr__(&self) -> &'static str {
-        match self.state {
+    fn __repr__(&self, py: Python<'_>) -> &'static str {
+        match self.record.borrow(py).state {
             State::Pending => "<Waiter pending>",
             State::Woken => "<Waiter finished result=None>",
             State::Failed(_) => "<Waiter finished exception>",
@@ -263,19 +285,24 @@ impl Waiter {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        match &self.state {
+        let Some(record) = self.record.look(&visit) else { return Ok(()) };
+        match &record.state {
             State::Failed(exception) => visit.call(exception)?,
             State::Cancelled(message) => visit.call(message)?,
             State::Pending | State::Woken => {}
         }
-        for registered in self.first.iter().chain(&self.others) {
+        for registered in record.first.iter().chain(&record.others) {
             visit.call(&registered.callback)?;
             visit.call(&registered.context)?;
         }
         Ok(())
     }
 
-    fn __clear__(&mut self) {
-        drop((self.first.take(), mem::take(&mut self.others)));
+    fn __clear__(&self, py: Python<'_>) {
+        let taken = {
+            let mut this = self.record.borrow_mut(py);
+            (this.first.take(), mem::take(&mut this.others))
+        };
+        drop(taken);
     }
 }

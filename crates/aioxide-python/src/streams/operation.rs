@@ -44,7 +44,7 @@ impl Operation {
     /// Whether it still waits.
     pub fn is_waiting(&self, py: Python<'_>) -> bool {
         match self {
-            Self::Read(read) => read.waiter.as_ref().is_some_and(|waiter| waiter.borrow(py).is_pending()),
+            Self::Read(read) => read.waiter.as_ref().is_some_and(|waiter| waiter.get().is_pending(py)),
             Self::Drain(_) => false,
         }
     }

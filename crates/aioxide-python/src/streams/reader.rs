@@ -5,6 +5,8 @@
 //! - No Python is called and no Python object dropped while a reader is borrowed.
 //! - The transport is paused while more than twice the limit is there, and not while somebody waits.
 
+use std::mem;
+
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
@@ -17,11 +19,17 @@ use super::reading::{Attempt, Request, Separators, incomplete, no_more_lines, ov
 use crate::awaitable::waiter::Waiter;
 use crate::awaitable::{Awaitable, Work};
 use crate::ffi::buffer::Contiguous;
+use crate::ffi::gil_cell::GilCell;
 
 /// The native half of `aioxide.StreamReader`.
-#[pyclass(module = "aioxide._rust", subclass)]
+#[pyclass(module = "aioxide._rust", subclass, frozen)]
 #[derive(Default)]
 pub struct StreamReader {
+    state: GilCell<State>,
+}
+
+#[derive(Default)]
+struct State {
     event_loop: Option<Py<PyAny>>,
     buffer: Buffer,
     limit: usize,
@@ -36,7 +44,7 @@ impl StreamReader {
     /// `feed_data(data)`.
     pub fn feed(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<()> {
         let (waiter, overfull) = {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().state.borrow_mut(slf.py());
             if this.eof {
                 return Err(PyAssertionError::new_err("feed_data after feed_eof"));
             }
@@ -58,12 +66,12 @@ impl StreamReader {
         let Some(transport) = Self::transport_of(slf) else { return Ok(()) };
         match transport.call_method0(py, intern!(py, "pause_reading")) {
             Ok(_) => {
-                slf.borrow_mut().paused = true;
+                slf.get().state.borrow_mut(slf.py()).paused = true;
                 Ok(())
             }
             // It cannot be paused, so everything is kept; asyncio tries no more either.
             Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
-                let forgotten = slf.borrow_mut().transport.take();
+                let forgotten = slf.get().state.borrow_mut(slf.py()).transport.take();
                 drop(forgotten);
                 Ok(())
             }
@@ -72,13 +80,13 @@ impl StreamReader {
     }
 
     fn transport_of(slf: &Bound<'_, Self>) -> Option<Py<PyAny>> {
-        slf.borrow().transport.as_ref().map(|transport| transport.clone_ref(slf.py()))
+        slf.get().state.borrow(slf.py()).transport.as_ref().map(|transport| transport.clone_ref(slf.py()))
     }
 
     /// Let the transport read on where it was paused, and there is room or `urgently` somebody waits.
     fn resume_transport(slf: &Bound<'_, Self>, urgently: bool) -> PyResult<()> {
         {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().state.borrow_mut(slf.py());
             if !this.paused || !urgently && this.buffer.len() > this.limit {
                 return Ok(());
             }
@@ -93,7 +101,7 @@ impl StreamReader {
 
     /// What set_exception() was given.
     pub fn failure(slf: &Bound<'_, Self>) -> Option<PyErr> {
-        let this = slf.borrow();
+        let this = slf.get().state.borrow(slf.py());
         this.exception.as_ref().map(|exception| PyErr::from_value(exception.bind(slf.py()).clone()))
     }
 
@@ -102,7 +110,7 @@ impl StreamReader {
         let py = slf.py();
         loop {
             let attempt = {
-                let mut this = slf.borrow_mut();
+                let mut this = slf.get().state.borrow_mut(slf.py());
                 let (limit, eof) = (this.limit, this.eof);
                 request.attempt(py, &mut this.buffer, limit, eof)
             };
@@ -129,7 +137,7 @@ impl StreamReader {
                 }
                 Attempt::TooLong(text, consumed) => return Err(overrun(py, text, consumed)?),
                 Attempt::LineTooLong(text, dropped) => {
-                    slf.borrow_mut().buffer.consume(dropped);
+                    slf.get().state.borrow_mut(slf.py()).buffer.consume(dropped);
                     Self::resume_transport(slf, false)?;
                     return Err(PyValueError::new_err(text));
                 }
@@ -139,14 +147,14 @@ impl StreamReader {
     }
 
     fn take<'py>(slf: &Bound<'py, Self>, length: usize) -> Bound<'py, PyBytes> {
-        let mut this = slf.borrow_mut();
+        let mut this = slf.get().state.borrow_mut(slf.py());
         let taken = PyBytes::new(slf.py(), &this.buffer.bytes()[..length]);
         this.buffer.consume(length);
         taken
     }
 
     fn take_all<'py>(slf: &Bound<'py, Self>) -> Bound<'py, PyBytes> {
-        let length = slf.borrow().buffer.len();
+        let length = slf.get().state.borrow(slf.py()).buffer.len();
         Self::take(slf, length)
     }
 
@@ -154,7 +162,7 @@ impl StreamReader {
     pub fn wait(slf: &Bound<'_, Self>, method: &str) -> PyResult<Py<Waiter>> {
         let py = slf.py();
         let event_loop = {
-            let this = slf.borrow();
+            let this = slf.get().state.borrow(slf.py());
             if this.waiter.is_some() {
                 return Err(PyRuntimeError::new_err(format!(
                     "{method}() called while another coroutine is already waiting for incoming data"
@@ -166,14 +174,14 @@ impl StreamReader {
         // Waiting for what a paused transport does not read would be for ever.
         Self::resume_transport(slf, true)?;
         let waiter = Waiter::new(py, event_loop)?;
-        slf.borrow_mut().waiter = Some(waiter.clone_ref(py));
+        slf.get().state.borrow_mut(slf.py()).waiter = Some(waiter.clone_ref(py));
         Ok(waiter)
     }
 
     /// Wait no longer.
     pub fn forget(slf: &Bound<'_, Self>, waiter: &Py<Waiter>) {
         let forgotten = {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().state.borrow_mut(slf.py());
             let is_it = this.waiter.as_ref().is_some_and(|present| present.is(waiter));
             if is_it { this.waiter.take() } else { None }
         };
@@ -201,7 +209,7 @@ impl StreamReader {
         }
         let limit = limit.extract::<usize>()?;
         let previous = {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().state.borrow_mut(slf.py());
             this.limit = limit;
             this.event_loop.replace(r#loop)
         };
@@ -223,7 +231,7 @@ impl StreamReader {
     /// Say that nothing more will come.
     fn feed_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
         let waiter = {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().state.borrow_mut(slf.py());
             this.eof = true;
             this.waiter.take()
         };
@@ -231,20 +239,21 @@ impl StreamReader {
     }
 
     /// Return whether everything that will ever come was read.
-    fn at_eof(&self) -> bool {
-        self.eof && self.buffer.is_empty()
+    fn at_eof(&self, py: Python<'_>) -> bool {
+        let state = self.state.borrow(py);
+        state.eof && state.buffer.is_empty()
     }
 
     /// Return the exception that reading raises, or None.
     fn exception(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.exception.as_ref().map(|exception| exception.clone_ref(py))
+        self.state.borrow(py).exception.as_ref().map(|exception| exception.clone_ref(py))
     }
 
     /// Let reading raise an exception from now on.
     fn set_exception(slf: &Bound<'_, Self>, exc: Py<PyAny>) -> PyResult<()> {
         let py = slf.py();
         let (previous, waiter) = {
-            let mut this = slf.borrow_mut();
+            let mut this = slf.get().state.borrow_mut(slf.py());
             (this.exception.replace(exc.clone_ref(py)), this.waiter.take())
         };
         drop(previous);
@@ -253,7 +262,7 @@ impl StreamReader {
 
     /// Name the transport that is paused while too much is there.
     fn set_transport(slf: &Bound<'_, Self>, transport: Py<PyAny>) -> PyResult<()> {
-        let mut this = slf.borrow_mut();
+        let mut this = slf.get().state.borrow_mut(slf.py());
         if this.transport.is_some() {
             return Err(PyAssertionError::new_err("Transport already set"));
         }
@@ -264,7 +273,7 @@ impl StreamReader {
     // Reading.
 
     /// Read up to `n` bytes, as soon as there are any; all up to the end where `n` is negative.
-    #[pyo3(signature = (n=-1))]
+    #[pyo3(signature = (n=-1), text_signature = "($self, n=-1)")]
     fn read(slf: &Bound<'_, Self>, n: isize) -> PyResult<Py<Awaitable>> {
         let request = match usize::try_from(n) {
             Ok(n) => Request::Read(n),
@@ -284,7 +293,7 @@ impl StreamReader {
     }
 
     /// Read up to and with a separator, or the first of a tuple of them.
-    #[pyo3(signature = (separator=None))]
+    #[pyo3(signature = (separator=None), text_signature = "($self, separator=b'\\n')")]
     fn readuntil(slf: &Bound<'_, Self>, separator: Option<&Bound<'_, PyAny>>) -> PyResult<Py<Awaitable>> {
         let separators = match separator {
             Some(separator) => Separators::of(separator)?,
@@ -307,7 +316,7 @@ impl StreamReader {
     /// A copy of what has come.
     #[getter]
     fn _buffer<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
-        PyByteArray::new(py, self.buffer.bytes())
+        PyByteArray::new(py, self.state.borrow(py).buffer.bytes())
     }
 
     /// Take out what has come: it belongs to TLS.
@@ -316,8 +325,8 @@ impl StreamReader {
     }
 
     #[getter]
-    fn _eof(&self) -> bool {
-        self.eof
+    fn _eof(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).eof
     }
 
     #[getter]
@@ -326,44 +335,46 @@ impl StreamReader {
     }
 
     #[getter]
-    fn _limit(&self) -> usize {
-        self.limit
+    fn _limit(&self, py: Python<'_>) -> usize {
+        self.state.borrow(py).limit
     }
 
     #[getter]
     fn _loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
+        self.state.borrow(py).event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
     }
 
     #[getter]
-    fn _paused(&self) -> bool {
-        self.paused
+    fn _paused(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).paused
     }
 
     #[getter]
     fn _transport(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.transport.as_ref().map(|transport| transport.clone_ref(py))
+        self.state.borrow(py).transport.as_ref().map(|transport| transport.clone_ref(py))
     }
 
     #[setter(_transport)]
     fn replace_transport(slf: &Bound<'_, Self>, transport: Option<Py<PyAny>>) {
-        let previous = std::mem::replace(&mut slf.borrow_mut().transport, transport);
+        let previous = mem::replace(&mut slf.get().state.borrow_mut(slf.py()).transport, transport);
         drop(previous);
     }
 
     #[getter]
     fn _waiter(&self, py: Python<'_>) -> Option<Py<Waiter>> {
-        self.waiter.as_ref().map(|waiter| waiter.clone_ref(py))
+        self.state.borrow(py).waiter.as_ref().map(|waiter| waiter.clone_ref(py))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.event_loop)?;
-        visit.call(&self.exception)?;
-        visit.call(&self.transport)?;
-        visit.call(&self.waiter)
+        let Some(state) = self.state.look(&visit) else { return Ok(()) };
+        visit.call(&state.event_loop)?;
+        visit.call(&state.exception)?;
+        visit.call(&state.transport)?;
+        visit.call(&state.waiter)
     }
 
-    fn __clear__(&mut self) {
-        drop((self.event_loop.take(), self.exception.take(), self.transport.take(), self.waiter.take()));
+    fn __clear__(&self, py: Python<'_>) {
+        let taken = mem::take(&mut *self.state.borrow_mut(py));
+        drop(taken);
     }
 }

@@ -1,5 +1,7 @@
 //! `StreamWriter`: a transport, and `drain`.
 
+use std::mem;
+
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyTuple};
@@ -8,12 +10,18 @@ use pyo3::{PyTraverseError, intern};
 use super::operation::{Drain, Operation, not_initialised};
 use super::reader::StreamReader;
 use crate::awaitable::{Awaitable, Work};
+use crate::ffi::gil_cell::GilCell;
 use crate::transports::stream::StreamTransport;
 
 /// The native half of `aioxide.StreamWriter`.
-#[pyclass(module = "aioxide._rust", subclass)]
+#[pyclass(module = "aioxide._rust", subclass, frozen)]
 #[derive(Default)]
 pub struct StreamWriter {
+    state: GilCell<State>,
+}
+
+#[derive(Default)]
+struct State {
     transport: Option<Py<PyAny>>,
     protocol: Option<Py<PyAny>>,
     reader: Option<Py<PyAny>>,
@@ -22,14 +30,14 @@ pub struct StreamWriter {
 
 impl StreamWriter {
     fn transport_of<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.borrow();
+        let this = slf.get().state.borrow(slf.py());
         let transport = this.transport.as_ref().ok_or_else(|| not_initialised("StreamWriter"))?;
         Ok(transport.bind(slf.py()).clone())
     }
 
     /// The protocol, which knows whether writing is paused.
     pub fn protocol_of<'py>(slf: &Bound<'py, Self>, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.borrow();
+        let this = slf.get().state.borrow(slf.py());
         let protocol = this.protocol.as_ref().ok_or_else(|| not_initialised("StreamWriter"))?;
         Ok(protocol.bind(py).clone())
     }
@@ -37,7 +45,7 @@ impl StreamWriter {
     /// Raise what the reader would raise.
     pub fn check_reader(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        let reader = slf.borrow().reader.as_ref().map(|reader| reader.clone_ref(py));
+        let reader = slf.get().state.borrow(slf.py()).reader.as_ref().map(|reader| reader.clone_ref(py));
         let Some(reader) = reader.map(|reader| reader.into_bound(py)) else { return Ok(()) };
         if super::is_our_reader(&reader)
             && let Ok(reader) = reader.cast::<StreamReader>()
@@ -74,8 +82,8 @@ impl StreamWriter {
         r#loop: Py<PyAny>,
     ) {
         let made =
-            Self { transport: Some(transport), protocol: Some(protocol), reader, event_loop: Some(r#loop) };
-        let previous = std::mem::replace(&mut *slf.borrow_mut(), made);
+            State { transport: Some(transport), protocol: Some(protocol), reader, event_loop: Some(r#loop) };
+        let previous = mem::replace(&mut *slf.get().state.borrow_mut(slf.py()), made);
         drop(previous);
     }
 
@@ -109,44 +117,46 @@ impl StreamWriter {
 
     #[getter]
     fn _transport(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.transport.as_ref().map(|transport| transport.clone_ref(py))
+        self.state.borrow(py).transport.as_ref().map(|transport| transport.clone_ref(py))
     }
 
     #[setter(_transport)]
     fn replace_transport(slf: &Bound<'_, Self>, transport: Option<Py<PyAny>>) {
-        let previous = std::mem::replace(&mut slf.borrow_mut().transport, transport);
+        let previous = mem::replace(&mut slf.get().state.borrow_mut(slf.py()).transport, transport);
         drop(previous);
     }
 
     #[getter]
     fn _protocol(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
+        self.state.borrow(py).protocol.as_ref().map(|protocol| protocol.clone_ref(py))
     }
 
     #[getter]
     fn _reader(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.reader.as_ref().map(|reader| reader.clone_ref(py))
+        self.state.borrow(py).reader.as_ref().map(|reader| reader.clone_ref(py))
     }
 
     #[setter(_reader)]
     fn replace_reader(slf: &Bound<'_, Self>, reader: Option<Py<PyAny>>) {
-        let previous = std::mem::replace(&mut slf.borrow_mut().reader, reader);
+        let previous = mem::replace(&mut slf.get().state.borrow_mut(slf.py()).reader, reader);
         drop(previous);
     }
 
     #[getter]
     fn _loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
+        self.state.borrow(py).event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.transport)?;
-        visit.call(&self.protocol)?;
-        visit.call(&self.reader)?;
-        visit.call(&self.event_loop)
+        let Some(state) = self.state.look(&visit) else { return Ok(()) };
+        visit.call(&state.transport)?;
+        visit.call(&state.protocol)?;
+        visit.call(&state.reader)?;
+        visit.call(&state.event_loop)
     }
 
-    fn __clear__(&mut self) {
-        drop((self.transport.take(), self.protocol.take(), self.reader.take(), self.event_loop.take()));
+    fn __clear__(&self, py: Python<'_>) {
+        let taken = mem::take(&mut *self.state.borrow_mut(py));
+        drop(taken);
     }
 }
