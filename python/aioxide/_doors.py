@@ -1,6 +1,7 @@
-"""What is refused at the door, before anything is opened: closed loops.
+"""What opens something, and is refused at the door, before that, on closed loops.
 
-asyncio's base class opens sockets first and fails afterwards, where it leaks them.
+asyncio's base class opens sockets first and fails afterwards, where it leaks them. What is asked for most, a
+connection to a literal address, Rust makes by itself.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ async def _start_serving(server: Any) -> None:
 class Doors(NativeLoop):
     """Methods that open something."""
 
-    async def create_connection(self, *args: Any, **options: Any) -> Any:
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> Any:
         """Connect to a TCP server, as `asyncio.BaseEventLoop.create_connection` does."""
         self._check_closed()
-        return await super().create_connection(*args, **options)
+        if not options and type(host) is str and type(port) is int and 0 < port < 65536 and not self._debug:
+            connecting = self._connect(protocol_factory, host, port)
+            if connecting is not None:
+                return await connecting
+        return await super().create_connection(protocol_factory, host, port, **options)
 
     async def create_server(self, *args: Any, start_serving: bool = True, **options: Any) -> Any:
         """Listen for TCP connections, as `asyncio.BaseEventLoop.create_server` does."""

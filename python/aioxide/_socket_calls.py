@@ -4,18 +4,17 @@ A socket call is tried at once; if it would block, the task waits until the desc
 tries again itself. Nothing is received, sent or accepted on the task's behalf while it waits, so a
 cancelled call loses no data and no connection.
 
-# Invariants
-- A waiting call has exactly one watcher, and it is gone when the call ends, however it ends; a
-  watcher that somebody else put in its place stays.
+# Invariant
+- A waiting call has an operation of its own, which is gone when the call ends, however it ends. It
+  disturbs neither the descriptor's watchers nor other calls.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVarTuple
 
 from ._native_loop import NativeLoop
@@ -73,8 +72,14 @@ class SocketCalls(NativeLoop):
         for files in self._watched_files:
             files.clear()
 
-    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+    def sock_recv(self, sock: socket.socket, n: int) -> Coroutine[Any, Any, bytes]:
         """Receive up to `n` bytes."""
+        if type(sock) is socket.socket and type(n) is int and n > 0 and not self._debug:
+            return self._sock_recv(sock, n)
+        return self._receive(sock, n)
+
+    async def _receive(self, sock: socket.socket, n: int) -> bytes:
+        # Sockets of other types may receive in their own way.
         self._check_socket(sock)
         while True:
             try:
@@ -82,8 +87,13 @@ class SocketCalls(NativeLoop):
             except _WOULD_BLOCK:
                 await self._until_readable(sock)
 
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+    def sock_recv_into(self, sock: socket.socket, buf: Any) -> Coroutine[Any, Any, int]:
         """Receive into a buffer; return the number of bytes."""
+        if type(sock) is socket.socket and not self._debug:
+            return self._sock_recv_into(sock, buf)
+        return self._receive_into(sock, buf)
+
+    async def _receive_into(self, sock: socket.socket, buf: Any) -> int:
         self._check_socket(sock)
         while True:
             try:
@@ -111,8 +121,13 @@ class SocketCalls(NativeLoop):
             except _WOULD_BLOCK:
                 await self._until_readable(sock)
 
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+    def sock_sendall(self, sock: socket.socket, data: Any) -> Coroutine[Any, Any, None]:
         """Send all of the data."""
+        if type(sock) is socket.socket and not self._debug:
+            return self._sock_sendall(sock, data)
+        return self._send_all(sock, data)
+
+    async def _send_all(self, sock: socket.socket, data: Any) -> None:
         self._check_socket(sock)
         try:
             sent = sock.send(data)
@@ -177,27 +192,7 @@ class SocketCalls(NativeLoop):
             raise ValueError("the socket must be non-blocking")
 
     async def _until_readable(self, sock: socket.socket) -> None:
-        fd = self._ensure_fd_no_transport(sock)
-        ready = self.create_future()
-        handle = self._add_reader(fd, _mark, ready)
-        try:
-            await ready
-        finally:
-            if not handle.cancelled():
-                self._remove_reader(fd)
+        await self._until_ready(sock, False)
 
     async def _until_writable(self, sock: socket.socket) -> None:
-        fd = self._ensure_fd_no_transport(sock)
-        ready = self.create_future()
-        handle = self._add_writer(fd, _mark, ready)
-        try:
-            await ready
-        finally:
-            if not handle.cancelled():
-                self._remove_writer(fd)
-
-
-def _mark(ready: asyncio.Future[None]) -> None:
-    # Readiness is reported until the waiting task has had its turn and removed the watcher.
-    if not ready.done():
-        ready.set_result(None)
+        await self._until_ready(sock, True)

@@ -12,12 +12,16 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{EventfdFlags, epoll};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
+use rustix::net::{
+    AddressFamily, MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType,
+    ipproto,
+};
 use rustix::time::ClockId;
 
 use crate::SocketAddrAny;
@@ -144,6 +148,13 @@ pub fn write_vectored(descriptor: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<u
     Ok(retry_on_intr(|| rustix::io::writev(descriptor, pieces))?)
 }
 
+/// Makes a TCP socket for an address of this family, non-blocking and close-on-exec (socket(2)).
+pub fn tcp_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?)
+}
+
 /// Starts to connect (connect(2)). `EINPROGRESS` says that writability will tell the rest.
 pub fn connect(socket: RawFd, address: &SocketAddrAny) -> io::Result<()> {
     // Not retried: an interrupted connect goes on by itself, connect(2).
@@ -223,6 +234,11 @@ pub fn is_lost_connection(error: &io::Error) -> bool {
         Errno::INTR,
     ];
     Errno::from_io_error(error).is_some_and(|errno| lost.contains(&errno))
+}
+
+/// Whether a connect goes on by itself (EINPROGRESS, EINTR, connect(2)).
+pub fn is_connecting(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INPROGRESS | Errno::INTR))
 }
 
 /// Whether waiting for a descriptor was refused because it never blocks (EPERM, epoll_ctl(2)).

@@ -26,6 +26,8 @@ use pyo3::types::{PyTraceback, PyType};
 use pyo3::{Borrowed, PyTraverseError};
 
 use self::future::RustFuture;
+use crate::event_loop::connecting::Connecting;
+use crate::event_loop::socket_calls::SocketCall;
 use crate::ffi::collector;
 use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
@@ -38,6 +40,10 @@ use crate::streams::operation::Operation;
 pub enum Work {
     /// A method of a stream.
     Stream(Operation),
+    /// A call on a plain socket.
+    Socket(SocketCall),
+    /// A connection to be made.
+    Connect(Box<Connecting>),
     /// Any Rust future.
     Future(RustFuture),
 }
@@ -48,8 +54,11 @@ impl Work {
         match (self, thrown) {
             (Self::Stream(operation), None) => operation.advance(py),
             (Self::Stream(operation), Some(error)) => operation.throw(py, error),
+            (Self::Socket(call), None) => call.advance(py),
+            (Self::Connect(connecting), None) => connecting.advance(py),
+            (Self::Connect(connecting), Some(error)) => connecting.throw(py, error),
             (Self::Future(future), None) => future.advance(py),
-            (Self::Future(_), Some(error)) => Err(error),
+            (Self::Socket(_) | Self::Future(_), Some(error)) => Err(error),
         }
     }
 
@@ -57,6 +66,8 @@ impl Work {
     fn is_waiting(&self, py: Python<'_>) -> bool {
         match self {
             Self::Stream(operation) => operation.is_waiting(py),
+            Self::Socket(call) => call.is_waiting(py),
+            Self::Connect(connecting) => connecting.is_waiting(py),
             Self::Future(future) => future.is_waiting(),
         }
     }
@@ -64,6 +75,8 @@ impl Work {
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Stream(operation) => operation.traverse(visit),
+            Self::Socket(call) => call.traverse(visit),
+            Self::Connect(connecting) => connecting.traverse(visit),
             Self::Future(future) => future.traverse(visit),
         }
     }

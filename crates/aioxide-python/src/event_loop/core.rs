@@ -134,6 +134,11 @@ impl Core {
                 Outcome::Cancelled => None,
                 _ => Some(Callback::Handle(handle.clone_ref(py))),
             },
+            Interest::Call(waiter) => match outcome {
+                Outcome::Cancelled => None,
+                // Failed or ready: who waits tries again, and sees.
+                _ => Some(Callback::Wake(waiter.clone_ref(py))),
+            },
             Interest::Reading(transport) => {
                 let event = match outcome {
                     Outcome::Received(buffer) => Event::Received { buffer, last: !more },
@@ -254,6 +259,7 @@ impl Core {
         for interest in self.interests.iter() {
             keep(match interest {
                 Interest::Watcher(handle) => visit.call(handle),
+                Interest::Call(waiter) => visit.call(waiter),
                 Interest::Reading(transport) | Interest::Writing(transport) => visit.call(transport),
                 Interest::DatagramReading(transport) | Interest::DatagramWriting(transport) => {
                     visit.call(transport)

@@ -10,6 +10,7 @@ use aioxide_runtime::host_token;
 use pyo3::prelude::*;
 
 use super::servers::Listener;
+use crate::awaitable::waiter::Waiter;
 use crate::handle::Handle;
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::StreamTransport;
@@ -26,6 +27,8 @@ pub enum Interest {
     DatagramReading(Py<DatagramTransport>),
     /// The sending side of a datagram transport.
     DatagramWriting(Py<DatagramTransport>),
+    /// A task that waits for a descriptor.
+    Call(Py<Waiter>),
     /// A server's listening socket.
     Listener(Py<Listener>),
 }

@@ -9,11 +9,13 @@
 //! - What other threads may do goes through `inbox` and `waker` and nowhere else.
 
 mod clock;
+pub mod connecting;
 mod core;
 mod interests;
 mod lifecycle;
 mod scheduling;
 pub mod servers;
+pub mod socket_calls;
 mod turn;
 mod watchers;
 
@@ -31,12 +33,16 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, intern};
 
 pub use self::clock::now;
+use self::connecting::Connecting;
 pub use self::core::{Core, Submission};
 pub use self::interests::Interest;
 pub use self::lifecycle::build_info;
 use self::servers::{Listener, Tls};
+use self::socket_calls::{Action, SocketCall};
+use crate::awaitable::Awaitable;
 use crate::awaitable::future::{BoxedFuture, drop_quietly};
 use crate::callback::Callback;
+use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
@@ -390,6 +396,53 @@ impl EventLoop {
 
     fn _remove_writer(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {
         watchers::remove(slf, descriptor, watchers::Direction::Write)
+    }
+
+    // Plain sockets and connections.
+
+    /// Receive at most `most` bytes, for `sock_recv`.
+    fn _sock_recv(slf: &Bound<'_, Self>, socket: &Bound<'_, PyAny>, most: usize) -> PyResult<Py<Awaitable>> {
+        SocketCall::awaitable(slf, "EventLoop.sock_recv", socket, Action::Receive(most))
+    }
+
+    /// Receive into `memory`, for `sock_recv_into`.
+    fn _sock_recv_into(
+        slf: &Bound<'_, Self>,
+        socket: &Bound<'_, PyAny>,
+        memory: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<Awaitable>> {
+        let memory = Contiguous::of(memory)?;
+        SocketCall::awaitable(slf, "EventLoop.sock_recv_into", socket, Action::ReceiveInto(memory))
+    }
+
+    /// Send all of `data`, for `sock_sendall`.
+    fn _sock_sendall(
+        slf: &Bound<'_, Self>,
+        socket: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<Awaitable>> {
+        let data = Contiguous::of(data)?;
+        SocketCall::awaitable(slf, "EventLoop.sock_sendall", socket, Action::SendAll(data, 0))
+    }
+
+    /// Wait until the socket is ready to be read, or written.
+    fn _until_ready(
+        slf: &Bound<'_, Self>,
+        socket: &Bound<'_, PyAny>,
+        for_writing: bool,
+    ) -> PyResult<Py<Awaitable>> {
+        let direction = if for_writing { watchers::Direction::Write } else { watchers::Direction::Read };
+        SocketCall::awaitable(slf, "EventLoop._until_ready", socket, Action::Wait(direction))
+    }
+
+    /// Connect to a literal address, for `create_connection`; None where `host` is a name to resolve.
+    fn _connect(
+        slf: &Bound<'_, Self>,
+        protocol_factory: Py<PyAny>,
+        host: &str,
+        port: u16,
+    ) -> PyResult<Option<Py<Awaitable>>> {
+        Connecting::awaitable(slf, protocol_factory, host, port)
     }
 
     /// Return whether an open transport uses the descriptor; that of a closing one may be watched.

@@ -16,6 +16,5 @@ pub mod free_list;
 pub mod gil_cell;
 pub mod iteration;
 pub mod method;
-pub mod shared_state;
 pub mod task_callbacks;
 pub mod weak_set;

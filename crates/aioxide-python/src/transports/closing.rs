@@ -86,7 +86,7 @@ impl StreamTransport {
     }
 
     /// Begin to close: no more reading; `connection_lost` follows once everything is written.
-    pub(super) fn begin_closing(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub fn begin_closing(slf: &Bound<'_, Self>) -> PyResult<()> {
         if slf.state().phase != Phase::Open {
             return Ok(());
         }

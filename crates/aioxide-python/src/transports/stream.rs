@@ -30,7 +30,7 @@ use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::ffi::collector::new_with_dictionary;
 use crate::ffi::context;
-use crate::ffi::shared_state::SharedState;
+use crate::ffi::gil_cell::GilCell;
 use crate::imports::imports;
 
 /// What the descriptor is, and with it how it is read, written and closed.
@@ -101,7 +101,7 @@ pub struct StreamTransport {
     pub(super) event_loop: Py<EventLoop>,
     pub(super) context: Py<PyAny>,
     pub(super) kind: Kind,
-    state: SharedState<State>,
+    state: GilCell<State>,
 }
 
 /// What changes in a transport's life.
@@ -212,6 +212,20 @@ impl StreamTransport {
         Self::make(event_loop, Kind::Socket, descriptor, protocol, None, extra, server, run_context)
     }
 
+    /// Make the transport of a connection that we made; `waiter` is woken when the protocol was told.
+    pub fn connected(
+        event_loop: &Bound<'_, EventLoop>,
+        connection: OwnedFd,
+        protocol: Bound<'_, PyAny>,
+        waiter: Py<PyAny>,
+    ) -> PyResult<Py<Self>> {
+        let descriptor = Descriptor::Native(connection);
+        disable_nagle(&descriptor);
+        let extra = Extra::of_socket(&descriptor, None);
+        let run_context = context::copy_current(event_loop.py())?;
+        Self::make(event_loop, Kind::Socket, descriptor, protocol, Some(waiter), extra, None, run_context)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "all that differs between the kinds")]
     fn make(
         event_loop: &Bound<'_, EventLoop>,
@@ -234,7 +248,7 @@ impl StreamTransport {
                 event_loop: event_loop.clone().unbind(),
                 context: run_context,
                 kind,
-                state: SharedState::new(State {
+                state: GilCell::new(State {
                     phase: Phase::Open,
                     descriptor,
                     protocol: Some(Protocol::new(protocol)?),
@@ -534,18 +548,16 @@ impl StreamTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
         visit.call(&self.context)?;
-        let visited = self.state.visit(|state| {
-            if let Some(protocol) = &state.protocol {
-                visit.call(&protocol.object)?;
-            }
-            if let Descriptor::Object(object, _) = &state.descriptor {
-                visit.call(object)?;
-            }
-            visit.call(&state.extra.dictionary)?;
-            visit.call(state.writing.file.waiter())?;
-            visit.call(&state.server)
-        });
-        visited.unwrap_or(Ok(()))
+        let Some(state) = self.state.look(&visit) else { return Ok(()) };
+        if let Some(protocol) = &state.protocol {
+            visit.call(&protocol.object)?;
+        }
+        if let Descriptor::Object(object, _) = &state.descriptor {
+            visit.call(object)?;
+        }
+        visit.call(&state.extra.dictionary)?;
+        visit.call(state.writing.file.waiter())?;
+        visit.call(&state.server)
     }
 
     fn __clear__(&self) {
