@@ -47,9 +47,9 @@ test-python: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest: t
 test-all: ## test-python on every CPython 3.11 or newer on this machine
 	MAKE="$(MAKE)" tools/test_all.sh
 
-test-strict: $(VENV)/.extension redis ## pytest again in asyncio's debug mode, then in Python's development mode
-	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
-	PYTHONDEVMODE=1 PYTHONWARNINGS=error::ResourceWarning $(BIN)/python -m pytest $(PYTEST_FLAGS)
+# One run for both modes: development mode implies the debug mode of asyncio.
+test-strict: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest again in debug and development mode, every ResourceWarning an error
+	PYTHONASYNCIODEBUG=1 PYTHONDEVMODE=1 PYTHONWARNINGS=error::ResourceWarning $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 bench: $(VENV)/.extension $(VENV)/.rivals ## aioxide beside asyncio, uvloop and others: a table and JSON
 	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)

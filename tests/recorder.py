@@ -6,6 +6,16 @@ import asyncio
 from typing import Any
 
 
+def forget_failed_handshakes(loop: asyncio.AbstractEventLoop, reported: list[dict[str, Any]]) -> None:
+    """Forget what debug mode reports of handshakes that a server could not complete."""
+    for context in reported:
+        assert loop.get_debug()
+        assert context["message"] == "Error on transport creation for incoming connection"
+        assert isinstance(context["exception"], OSError)
+        assert isinstance(context["protocol"], asyncio.Protocol)
+    reported.clear()
+
+
 class Recorder(asyncio.Protocol):
     """Records calls in order; `made`, `lost`, `eof` and `received(count)` can be awaited."""
 

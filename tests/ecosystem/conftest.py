@@ -8,13 +8,17 @@ the libraries; `pytest.importorskip` at the head of a file skips it where its li
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 from children import without_debug_mode
+from recorder import forget_failed_handshakes
 
 
 @pytest.fixture
@@ -45,6 +49,13 @@ def client_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     certificate()[0].configure_trust(context)
     return context
+
+
+@pytest.fixture
+def failed_handshakes(loop: asyncio.AbstractEventLoop, reported: list[dict[str, Any]]) -> Iterator[None]:
+    """The test has handshakes that a server cannot complete."""
+    yield
+    forget_failed_handshakes(loop, reported)
 
 
 @pytest.fixture

@@ -215,6 +215,7 @@ async def test_over_a_unix_socket(loop: asyncio.AbstractEventLoop, tmp_path: obj
             assert (await response.json())["hello"] == "unix"
 
 
+@pytest.mark.usefixtures("failed_handshakes")
 async def test_over_tls(
     loop: asyncio.AbstractEventLoop, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:

@@ -153,6 +153,7 @@ async def test_nobody_listens(loop: asyncio.AbstractEventLoop) -> None:
             await client.get(f"http://127.0.0.1:{port}/")
 
 
+@pytest.mark.usefixtures("failed_handshakes")
 async def test_over_tls(
     loop: asyncio.AbstractEventLoop, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:

@@ -34,13 +34,13 @@ def test_a_slow_task_is_named(loop, caplog):
 
     with caplog.at_level(logging.WARNING, "asyncio"):
         loop.run_until_complete(main())
-    found = [text for text in messages(caplog) if "the slow one" in text and "took" in text]
-    assert len(found) == 1
+    # On a busy machine the task that waits for it may be slow, too.
+    (found,) = (text for text in messages(caplog) if "<Task finished name='the slow one'" in text[:50])
     pattern = (
         r"Executing <Task finished name='the slow one' coro=<.*slow\(\) done, "
-        r"defined at .*test_debug_messages\.py:\d+> result=None created at .*> took 0\.\d{3} seconds"
+        r"defined at .*test_debug_messages\.py:\d+> result=None created at .*> took \d+\.\d{3} seconds"
     )
-    assert re.fullmatch(pattern, found[0])
+    assert re.fullmatch(pattern, found)
 
 
 def test_a_slow_step_shows_where_the_task_is(loop, caplog):
@@ -396,7 +396,7 @@ def test_a_runner_sets_debug_mode(loop_factory, debug, monkeypatch):
         return asyncio.get_running_loop().get_debug()
 
     with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
-        assert runner.run(main()) is bool(debug)
+        assert runner.run(main()) is (sys.flags.dev_mode if debug is None else debug)
 
 
 def test_closing_says_so(loop_factory, caplog):

@@ -17,6 +17,7 @@ import textwrap
 import threading
 
 import pytest
+from children import without_debug_mode
 from leaks import children
 
 
@@ -417,6 +418,7 @@ def run_program(loop_name: str, body: str, *options: str) -> subprocess.Complete
         capture_output=True,
         text=True,
         timeout=50,
+        env=without_debug_mode(PYTHONWARNINGS=""),
     )
 
 
