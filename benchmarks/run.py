@@ -52,7 +52,7 @@ def main() -> int:
         return 0
     if not chosen_rows:
         raise SystemExit(f"no row is called anything like {options.only!r}; --list shows them")
-    known = candidates(chosen_rows)
+    known = candidates(chosen_rows, options.loops)
     described = list(comparison.describe(options.loops, known))
     available = [loops.candidate(loop["name"], known) for loop in described if loop["available"]]
     available = [one for one in available if any(one.measures(row.scopes) for row in chosen_rows)]
@@ -78,10 +78,11 @@ def main() -> int:
     return comparison.exit_status(results) if complete else 130
 
 
-def candidates(chosen_rows: list[rows.Row]) -> list[loops.Candidate]:
-    """List the loops, and the program without one where a row compares with it."""
+def candidates(chosen_rows: list[rows.Row], names: str | None) -> list[loops.Candidate]:
+    """List the loops, and the program without one if it is wanted and a row compares with it."""
     known = list(loops.CANDIDATES)
-    if any("limit" in row.scopes for row in chosen_rows):
+    wanted = names is None or "bare" in names
+    if wanted and any("limit" in row.scopes for row in chosen_rows):
         binary = generator.build("bare-echo")
         known += [generator.bare(driver, binary) for driver in ("uring", "epoll")]
     return known
@@ -90,7 +91,7 @@ def candidates(chosen_rows: list[rows.Row]) -> list[loops.Candidate]:
 def plan(options: argparse.Namespace, chosen_rows: list[rows.Row], directory: Path) -> cells.Effort:
     """Decide how long each cell takes, and prepare the load generator if a row needs it."""
     needed = any(row.kind != "scheduling" for row in chosen_rows)
-    load = generator.Generator(generator.build("load-generator") if needed else Path(), directory)
+    load = generator.Generator(generator.build("load-generator", "load") if needed else Path(), directory)
     certificates.make(directory)
     return cells.Effort(
         seconds=options.seconds or (0.2 if options.quick else 1.0 if options.long else 0.4),

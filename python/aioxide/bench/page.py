@@ -87,7 +87,8 @@ def header(data: dict[str, Any]) -> Iterator[str]:
     yield "<ul class=loops>"
     for loop in data["loops"]:
         if loop["available"] and any(took_part(row, loop["name"]) for row in data["rows"]):
-            label = f"{loop['name']} <small>{escaped(loop['version'])}, {escaped(loop['driver'])}</small>"
+            label = escaped(loop["name"])
+            label += f" <small>{escaped(loop['version'])}, {escaped(loop['driver'])}</small>"
             yield f'<li><i style="background:{colour(loop["name"])}"></i>{label}</li>'
     yield "</ul>"
     missing = [f"{loop['name']} ({loop['reason']})" for loop in data["loops"] if not loop["available"]]
