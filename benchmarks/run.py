@@ -59,6 +59,7 @@ def main() -> int:
     if not available:
         raise SystemExit("none of these loops can be measured here")
     machine.allow_many_files()
+    os.environ["BENCHMARK_FOLDER"] = str(Path(__file__).resolve().parent)
     about = machine.describe()
     results = Results(chosen_rows, available)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:

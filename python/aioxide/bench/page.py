@@ -40,9 +40,9 @@ SECTIONS = {
     "KiB/connection": ("Memory", "What an idle connection costs the server."),
 }
 SERIES = {
-    "connections": ("Connections", "CPU per message of an echo server, 1 KiB each", "us"),
-    "timers": ("Timers", "time per timer, with so many alive", "ns"),
-    "tasks": ("Tasks", "time per task, with so many alive", "ns"),
+    "connections": ("Connections", "CPU per echo of 1 KiB", "us"),
+    "timers": ("Timers", "time per timer, so many alive", "ns"),
+    "tasks": ("Tasks", "time per task, so many alive", "ns"),
 }
 PLOTTED_ONLY = ("timers", "tasks")
 """Series whose rows have no bars: the plot says it all."""
@@ -96,13 +96,14 @@ def header(data: dict[str, Any]) -> Iterator[str]:
         yield f"<p class=where>Not measured: {escaped('; '.join(missing))}</p>"
     yield "<div class=sums>"
     for loop in data["loops"]:
-        ratios = [found for row in data["rows"] if (found := ratio(row, loop["name"], against)) is not None]
+        timed = [row for row in data["rows"] if row["kind"] != "memory"]
+        ratios = [found for row in timed if (found := ratio(row, loop["name"], against)) is not None]
         if ratios and loop["name"] != against and not loop["name"].startswith("bare"):
             mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
             yield (
-                f'<div class=sum style="border-color:{colour(loop["name"])}"><b>{mean:.2f}&times;</b>'
+                f'<div class=sum style="border-left-color:{colour(loop["name"])}"><b>{mean:.2f}&times;</b>'
                 f"<span>{escaped(loop['name'])}</span>"
-                f"<small>as fast as {escaped(against)}: geometric mean of {len(ratios)} rows</small></div>"
+                f"<small>as fast as {escaped(against)}, geometric mean of {len(ratios)} rows</small></div>"
             )
     yield "</div></header>"
 

@@ -1,8 +1,8 @@
 """The rows of the table: what is measured, in which order, and which belong to a short run.
 
 A row is data. Scheduling rows name a scenario in `scheduling.py` or `clients.py`; server rows name a
-server in `servers.py` or `web.py` and the load put on it; client rows name a client in `clients.py` or
-`web.py`. A row's scopes say which special candidates take part (`loops.py`).
+server in `servers.py`, or in the benchmarks' `web.py`, and the load put on it; client rows likewise. A
+row's scopes say which special candidates take part (`loops.py`).
 
 Invariant: names are unique and stable, because results of different days are compared by them.
 """
