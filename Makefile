@@ -3,6 +3,7 @@
 # PYTHON=...        the interpreter to use (else python3 if new enough, else the newest python3.x)
 # PYTHONS=...       a folder of more interpreters for test-all, see tools/get_pythons.sh
 # RUN_FLAGS=...     options for examples/python/run_all.py       BENCH_FLAGS=...   for benchmarks/run.py
+# COST_FLAGS=...    for benchmarks/cost.py
 # PYTEST_FLAGS=...  options for pytest (default: one worker per processor)
 #
 # The virtual environment's files .created, .packages, .extension, .ecosystem record finished steps: nothing is done twice.
@@ -53,6 +54,12 @@ test-strict: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest ag
 
 bench: $(VENV)/.extension $(VENV)/.rivals ## aioxide beside asyncio, uvloop and others: a table and JSON
 	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
+
+bench-page: $(VENV)/.extension ## benchmarks/RESULTS.md from the saved runs beside it
+	$(BIN)/python benchmarks/write_results.py
+
+check-cost: $(VENV)/.extension ## instructions per operation, counted by valgrind, against those in the repository
+	$(BIN)/python benchmarks/cost.py $(COST_FLAGS)
 
 check: check-rust check-python ## formatting, lints, layering, types
 
@@ -108,4 +115,4 @@ $(VENV)/.rivals: $(CREATED) tools/install_rivals.sh $(BENCH_REQUIREMENTS)
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	  cargo install --quiet --locked --root .tools cargo-deny@0.20.2
 
-.PHONY: help run test test-rust test-loom test-python test-all test-strict bench check check-rust check-python docs format clean tools redis postgresql
+.PHONY: help run test test-rust test-loom test-python test-all test-strict bench bench-page check-cost check check-rust check-python docs format clean tools redis postgresql

@@ -77,7 +77,7 @@ def bare(driver: str, binary: Path) -> Program:
     return Program(f"bare[{driver}]", "bare", variables, driver, scopes=frozenset({"limit"}), binary=binary)
 
 
-def build(package: str) -> Path:
+def build(package: str, profile: str = "release") -> Path:
     """Build a program with Cargo and return its binary; a second call costs nothing."""
     cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
     if cargo is None:

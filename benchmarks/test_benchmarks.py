@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)
+"""The first run builds the load generator."""
 RUN = Path(__file__).with_name("run.py")
 ROWS = {
     "sleep(0)": "scheduling",
@@ -53,7 +55,7 @@ def run(*arguments: str, modules: Path | None = None) -> subprocess.CompletedPro
     """Run the benchmarks in a process of their own, which may find more modules than this one."""
     environment = dict(os.environ) | ({"PYTHONPATH": str(modules)} if modules else {})
     command = [sys.executable, str(RUN), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=800)
 
 
 @pytest.fixture(scope="module")

@@ -86,8 +86,8 @@ def page(runs: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the page line by line."""
     yield "# Results"
     yield ""
-    yield "Written by `write_results.py` from the `RESULTS-*.json` beside it; [README](README.md) says how all"
-    yield "is measured. Ratios are times as fast (with memory: times as little), so more is better everywhere."
+    yield "Written by `write_results.py` from the `RESULTS-*.json` beside it; the [README](README.md) says"
+    yield "how it is measured. Ratios are times as fast (memory: times as little): more is better everywhere."
     for run in runs:
         judged = verdicts(run)
         yield ""

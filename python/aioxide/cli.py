@@ -1,4 +1,4 @@
-"""The command line: run an unmodified asyncio program with aioxide as its event loop.
+"""The command line: run an unmodified asyncio program with aioxide as its event loop, or compare loops.
 
 A program sees what `python SCRIPT` or `python -m MODULE` would show it: `sys.argv`, `sys.path[0]`,
 a fresh `__main__`, its own exit code.
@@ -24,9 +24,14 @@ DRIVERS = ("auto", "uring", "epoll")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program that the command line names."""
+    """Run the program that the command line names, or the comparison."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["bench"]:
+        from .bench.command import main as compare
+
+        raise SystemExit(compare(given[1:]))
     parser = _parser()
-    ours, module, target = _split(sys.argv[1:] if arguments is None else arguments)
+    ours, module, target = _split(given)
     options = parser.parse_args(ours)
     if options.version:
         from . import __version__
@@ -45,12 +50,14 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m aioxide",
-        usage="python -m aioxide [--driver auto|uring|epoll] [--debug] (SCRIPT | -m MODULE) [ARGS...]",
+        usage="python -m aioxide [--driver auto|uring|epoll] [--debug] (SCRIPT | -m MODULE) [ARGS...]\n"
+        "       python -m aioxide bench [--help]",
         description="Run an asyncio program with aioxide as its event loop. The program is not changed: "
         "every asyncio.run(), asyncio.Runner() and asyncio.new_event_loop() in it makes an aioxide loop.",
         epilog="Options for aioxide come before SCRIPT or -m; everything after it belongs to the program. "
         "A loop that the program chooses itself (loop_factory=..., a policy) is left alone, and Python "
-        "processes that it starts use asyncio unless they are started the same way.",
+        "processes that it starts use asyncio unless they are started the same way. `bench` compares event "
+        "loops; a program of that name is ./bench.",
         allow_abbrev=False,
     )
     parser.add_argument(

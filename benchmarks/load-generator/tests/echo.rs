@@ -1,10 +1,11 @@
-//! The load generator against servers that behave, and servers that do not.
+//! The load generator against servers that behave, and servers that do not. TLS is tested with the benchmarks.
 //!
 //! Each test runs the real binary against a server of plain threads on a free port.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
 /// Serves every connection with `answer` on a thread of its own, for as long as the test runs.
@@ -162,4 +163,95 @@ fn a_port_nobody_listens_on_is_a_failure() {
     let address = listener.local_addr().expect("the listener has an address");
     drop(listener);
     assert_refused(&load(address, &[]), "refused");
+}
+
+/// Answers each request with `body`, as a web server that keeps connections.
+fn answer_requests(mut stream: TcpStream, body: &str) {
+    let mut memory = [0; 4096];
+    while let Ok(1..) = stream.read(&mut memory) {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn pages_are_asked_for_and_checked() {
+    let words = ["--transport", "http", "--seconds", "0.1", "--connections", "4"];
+    let output = load(serve(|stream| answer_requests(stream, "Hello, world!")), &words);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(field(&output, "messages") >= 4.0);
+    assert_refused(&load(serve(|stream| answer_requests(stream, "Bye")), &words), "a strange body");
+}
+
+#[test]
+fn visits_count_when_the_server_has_ended_them() {
+    let address = serve(|mut stream| drop(stream.read(&mut [0])));
+    let output = load(address, &["--transport", "visits", "--seconds", "0", "--connections", "5"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!((field(&output, "messages") - 5.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn memory_that_connections_cost_is_seen() {
+    // Each connection makes the server, which is this process, hold another 256 KiB.
+    let address = serve(|mut stream| {
+        let mut memory = vec![1; 256 * 1024];
+        while let Ok(count @ 1..) = stream.read(&mut memory) {
+            if stream.write_all(&memory[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    let pid = std::process::id().to_string();
+    let output = load(address, &["--job", "memory", "--pid", &pid, "--connections", "64"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let grown = field(&output, "resident_after") - field(&output, "resident_before");
+    assert!(grown > 8.0 * 1024.0 * 1024.0, "{grown}");
+}
+
+#[test]
+fn a_unix_socket_is_a_stream_too() {
+    let path = std::env::temp_dir().join(format!("load-generator-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("a path of our own");
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut memory = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut memory) {
+            if stream.write_all(&memory[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_load-generator"))
+        .args(["--warm-up", "0", "--seconds", "0", "--path"])
+        .arg(&path)
+        .output()
+        .expect("the binary runs");
+    drop(std::fs::remove_file(&path));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!((field(&output, "messages") - 1.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn the_peer_of_clients_answers_requests_and_ends_with_them() {
+    let mut peer = Command::new(env!("CARGO_BIN_EXE_load-generator"))
+        .args(["--job", "peer"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut line = String::new();
+    let mut output = BufReader::new(peer.stdout.take().expect("its output is ours"));
+    output.read_line(&mut line).expect("it announces its port");
+    let port: u16 = line.trim_matches(|letter: char| !letter.is_ascii_digit()).parse().expect("a port");
+    let words = ["--transport", "http", "--seconds", "0", "--connections", "2"];
+    let loaded = load(SocketAddr::from(([127, 0, 0, 1], port)), &words);
+    let mut visitor = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    visitor.shutdown(Shutdown::Write).expect("it is connected");
+    let ended = visitor.read(&mut [0]);
+    peer.kill().expect("it still runs");
+    peer.wait().expect("it has ended");
+    assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+    assert!(ended.is_ok_and(|count| count == 0));
 }

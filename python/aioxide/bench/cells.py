@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +45,13 @@ class Server:
 
 
 class Load(Protocol):
-    """Puts load on servers, and is the server of clients."""
+    """Puts load on servers."""
 
     def load(self, row: ServerRow, server: Server, effort: Effort) -> dict[str, Any]:
         """Return "messages", "seconds", "latency_p50_us", "latency_p99_us" and "server_cpu_seconds"."""
 
     def memory(self, row: MemoryRow, server: Server) -> dict[str, Any]:
         """Return "resident_before" and "resident_after" in bytes."""
-
-    def peer(self) -> AbstractContextManager[int]:
-        """Run a server for clients; the value is its port."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,8 @@ class Effort:
     load: Load
     directory: Path
     """What the run's processes share: certificates, the sockets of Unix servers."""
+    peer: Callable[[], AbstractContextManager[int]] | None = None
+    """Runs a server for client rows; the value is its port."""
 
 
 def run_cell(chosen: Candidate, row: Row, effort: Effort) -> dict[str, Any]:
@@ -89,7 +88,9 @@ def run_cell(chosen: Candidate, row: Row, effort: Effort) -> dict[str, Any]:
             grown = result["resident_after"] - result["resident_before"]
             return result | {"value": grown / 1024 / row.connections}
         case ClientRow():
-            with effort.load.peer() as port:
+            if effort.peer is None:
+                raise CellError("there is no server for clients")
+            with effort.peer() as port:
                 result = run_child(chosen, "client", row.client, *sizes(row, effort), str(port))
             return result | {"value": result["cpu_ns"] / 1000}
 

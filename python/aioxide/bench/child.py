@@ -12,6 +12,7 @@ line of standard error in the cell.
 
 import asyncio
 import gc
+import importlib
 import json
 import os
 import sys
@@ -64,12 +65,7 @@ def schedule(chosen: Candidate, scenario: Scenario, operations: int, repetitions
 
 def serve(chosen: Candidate, server: str, message_bytes: int) -> None:
     """Start a server, announce its address, and run until killed."""
-    if server in servers.SERVERS:
-        start = servers.SERVERS[server]
-    else:
-        from . import web
-
-        start = web.SERVERS[server]
+    start = servers.SERVERS[server] if server in servers.SERVERS else web().SERVERS[server]
     loop = chosen.new_loop()
     asyncio.set_event_loop(loop)
     running = loop.run_until_complete(start(message_bytes))
@@ -83,13 +79,13 @@ def serve(chosen: Candidate, server: str, message_bytes: int) -> None:
 
 def client(chosen: Candidate, name: str, operations: int, repetitions: int, port: int) -> dict[str, Any]:
     """Run a client of the peer on `port`."""
-    if name in clients.CLIENTS:
-        talk = clients.CLIENTS[name]
-    else:
-        from . import web
-
-        talk = web.CLIENTS[name]
+    talk = clients.CLIENTS[name] if name in clients.CLIENTS else web().CLIENTS[name]
     return schedule(chosen, lambda count: talk(count, port), operations, repetitions)
+
+
+def web() -> Any:
+    """Import what needs other people's packages: a module of the repository's benchmarks."""
+    return importlib.import_module(".web", __package__)
 
 
 def announce(result: dict[str, Any]) -> None:

@@ -6,16 +6,25 @@ Results mean little without it, so a description goes into every file.
 import os
 import platform
 import resource
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 FILES_WANTED = 65_536
 
 
+@cache
 def cores() -> tuple[int | None, int | None]:
-    """Choose a core for the measured process and another for the load generator, if there are two."""
+    """Choose a core for the measured process and another for the load generator, if there are two: once."""
     allowed = sorted(os.sched_getaffinity(0))
     return (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
+
+
+def leave_measured_core() -> None:
+    """Move this process, which loads servers, to the other core, if there is one."""
+    _, core = cores()
+    if core is not None:
+        os.sched_setaffinity(0, {core})
 
 
 def processor() -> str:

@@ -79,6 +79,7 @@ class Results:
                 "name": row.name,
                 "kind": row.kind,
                 "unit": row.unit,
+                "series": row.series and {"name": row.series.name, "count": row.series.count},
                 "cells": {loop: self.cell_as_data(row, loop) for loop in self.loops},
             }
             for row in self.rows

@@ -1,8 +1,8 @@
 """The rows of the table: what is measured, in which order, and which belong to a short run.
 
 A row is data. Scheduling rows name a scenario in `scheduling.py` or `clients.py`; server rows name a
-server in `servers.py` or `web.py` and the load put on it; client rows name a client in `clients.py` or
-`web.py`. A row's scopes say which special candidates take part (`loops.py`).
+server in `servers.py`, or in the benchmarks' `web.py`, and the load put on it; client rows likewise. A
+row's scopes say which special candidates take part (`loops.py`).
 
 Invariant: names are unique and stable, because results of different days are compared by them.
 """
@@ -12,6 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 NONE: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Series:
+    """Where a row stands among rows that differ only in how many there are of something."""
+
+    name: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class SchedulingRow:
     unit: str = "ns/op"
     clock: str | None = None
     """The clock that the row needs, whatever the others go by."""
+    series: Series | None = None
     kind: str = "scheduling"
 
 
@@ -42,6 +51,7 @@ class ServerRow:
     quick: bool = False
     scopes: frozenset[str] = NONE
     unit: str = "us CPU/msg"
+    series: Series | None = None
     kind: str = "server"
 
 
@@ -57,6 +67,7 @@ class MemoryRow:
     quick: bool = False
     scopes: frozenset[str] = NONE
     unit: str = "KiB/connection"
+    series: Series | None = None
     kind: str = "memory"
 
 
@@ -70,6 +81,7 @@ class ClientRow:
     quick: bool = False
     scopes: frozenset[str] = NONE
     unit: str = "us CPU/op"
+    series: Series | None = None
     kind: str = "client"
 
 
@@ -96,10 +108,21 @@ SCHEDULING = (
 )
 
 GROWTH = (
-    *(SchedulingRow(f"timers {count:,}", "due_timers", count, quick=False) for count in (100, 1_000, 10_000)),
-    *(SchedulingRow(f"timers {count:,}", "due_timers", count, quick=False) for count in (100_000, 1_000_000)),
     *(
-        SchedulingRow(f"tasks {count:,}", "waiting_tasks", count, quick=False, scopes=TASKS)
+        SchedulingRow(
+            f"timers {count:,}", "due_timers", count, quick=count == 1_000, series=Series("timers", count)
+        )
+        for count in (100, 1_000, 10_000, 100_000, 1_000_000)
+    ),
+    *(
+        SchedulingRow(
+            f"tasks {count:,}",
+            "waiting_tasks",
+            count,
+            quick=count == 1_000,
+            scopes=TASKS,
+            series=Series("tasks", count),
+        )
         for count in (100, 1_000, 10_000, 100_000)
     ),
 )
@@ -171,8 +194,15 @@ def echo(server: str, connections: int, kibibytes: int) -> ServerRow:
     quick = (server, connections, kibibytes) in QUICK_ECHO
     limited = server == "protocol" and kibibytes == 1
     name = f"{server} {connections} x {kibibytes} KiB"
-    scopes = LIMIT if limited else ECHO
-    return ServerRow(name, server, connections, kibibytes * 1024, quick=quick, scopes=scopes)
+    return ServerRow(
+        name,
+        server,
+        connections,
+        kibibytes * 1024,
+        quick=quick,
+        scopes=LIMIT if limited else ECHO,
+        series=Series("connections", connections) if limited else None,
+    )
 
 
 def every_row(*, full: bool) -> Iterator[Row]:
@@ -186,6 +216,47 @@ def every_row(*, full: bool) -> Iterator[Row]:
                     yield echo(server, connections, kibibytes)
     for group in (PIPELINED, ENCIPHERED, DATAGRAMS, CONNECTING, WEB, PROCESSES, MEMORY):
         yield from group
+
+
+PORTABLE = (
+    "call_soon, chain",
+    "call_soon, batch of 100k",
+    "call_soon_threadsafe",
+    "call_later + cancel",
+    "sleep(0)",
+    "create_task + await",
+    "gather(100), per child",
+    "TaskGroup(100), per child",
+    "future set + await",
+    "run_in_executor",
+    *(row.name for row in GROWTH if row.operations <= 100_000),
+    *(f"protocol {connections} x 1 KiB" for connections in CONNECTIONS[:-1]),
+    "protocol 64 x 100 KiB",
+    "buffered 64 x 1 KiB",
+    "streams 64 x 1 KiB",
+    "answers 16 x 64 B, 64 pipelined",
+    "unix 64 x 1 KiB",
+    "datagrams 64 x 1 KiB",
+    "subprocess, wall",
+    "memory, protocol",
+    "memory, streams",
+)
+"""Rows that need nothing but the package, and tell the most."""
+PORTABLE_QUICK = (
+    "call_soon, chain",
+    "sleep(0)",
+    "create_task + await",
+    "future set + await",
+    "protocol 1 x 1 KiB",
+    "protocol 64 x 1 KiB",
+    "streams 64 x 1 KiB",
+)
+
+
+def portable(*, quick: bool) -> list[Row]:
+    """Choose the rows of the short version for users."""
+    names = PORTABLE_QUICK if quick else PORTABLE
+    return [row for row in every_row(full=False) if row.name in names]
 
 
 def select(pattern: str | None, *, quick: bool, full: bool) -> list[Row]:

@@ -1,10 +1,10 @@
 """Web servers and clients that people use, with the smallest application there is.
 
-Imported only by a process that measures one of them: they are other people's packages.
+Imported only by a process that measures one of them, beside the modules of `aioxide.bench` (see its
+`launch.py`): they are other people's packages.
 """
 
 import asyncio
-import importlib
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -35,7 +35,8 @@ async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 async def uvicorn_server(message_bytes: int) -> Running:
     """Serve `application` with uvicorn and httptools."""
-    uvicorn: Any = importlib.import_module("uvicorn")
+    import uvicorn
+
     config = uvicorn.Config(
         application, http="httptools", ws="none", lifespan="off", log_level="critical", access_log=False
     )
