@@ -101,12 +101,12 @@ impl Callback {
         match self {
             Self::Handle(handle) => {
                 visit.call(handle)?;
-                look_through(handle, |handle| handle.record().traverse(visit))
+                look_through(handle, |handle| handle.traverse(visit))
             }
             Self::ThreadsafeHandle(handle) => visit.call(handle),
             Self::Timer(handle) | Self::SetTimer(handle) => {
                 visit.call(handle)?;
-                look_through(handle, |handle| handle.record().traverse(visit))
+                look_through(handle, |handle| handle.traverse(visit))
             }
             Self::TaskStep { step, context } => {
                 visit.call(step)?;

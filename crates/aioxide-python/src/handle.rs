@@ -19,6 +19,7 @@ use pyo3::{Borrowed, PyTraverseError, intern};
 
 use crate::event_loop::EventLoop;
 use crate::ffi::free_list::{FreeList, Recycled};
+use crate::ffi::gil_cell::GilCell;
 use crate::ffi::{call, collector, context};
 use crate::imports::imports;
 
@@ -36,7 +37,6 @@ pub struct Record {
     callback: Option<Py<PyAny>>,
     arguments: Arguments,
     context: Option<Py<PyAny>>,
-    event_loop: Py<EventLoop>,
     /// In debug mode only.
     origin: Option<Box<Origin>>,
 }
@@ -111,7 +111,6 @@ impl Record {
             callback: Some(Bound::clone(&callback).unbind()),
             arguments: Arguments::new(arguments),
             context: Some(context),
-            event_loop: event_loop.clone().unbind(),
             origin,
         })
     }
@@ -144,10 +143,10 @@ impl Record {
             visit.call(argument)?;
         }
         visit.call(&self.context)?;
-        if let Some(origin) = &self.origin {
-            visit.call(&origin.source_traceback)?;
+        match &self.origin {
+            Some(origin) => visit.call(&origin.source_traceback),
+            None => Ok(()),
         }
-        visit.call(&self.event_loop)
     }
 }
 
@@ -218,25 +217,29 @@ macro_rules! handle_methods {
 
             #[getter]
             fn _callback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-                self.record.callback.as_ref().map(|callback| callback.clone_ref(py))
+                self.record.borrow(py).callback.as_ref().map(|callback| callback.clone_ref(py))
             }
 
             #[getter]
             fn _args<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-                if self.record.callback.is_none() {
-                    return Ok(None);
-                }
-                PyTuple::new(py, self.record.arguments.as_slice()).map(Some)
+                let arguments = {
+                    let record = self.record.borrow(py);
+                    if record.callback.is_none() {
+                        return Ok(None);
+                    }
+                    record.arguments.clone_ref(py)
+                };
+                PyTuple::new(py, arguments.as_slice()).map(Some)
             }
 
             #[getter]
             fn _context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-                self.record.context.as_ref().map(|context| context.clone_ref(py))
+                self.record.borrow(py).context.as_ref().map(|context| context.clone_ref(py))
             }
 
             #[getter]
             fn _loop(&self, py: Python<'_>) -> Py<EventLoop> {
-                self.record.event_loop.clone_ref(py)
+                self.event_loop.clone_ref(py)
             }
 
             #[getter]
@@ -246,12 +249,12 @@ macro_rules! handle_methods {
 
             #[getter]
             fn _source_traceback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-                self.record.source_traceback(py)
+                self.record.borrow(py).source_traceback(py)
             }
 
             #[getter]
-            fn _repr(&self) -> Option<String> {
-                self.record.origin.as_ref()?.cancelled_repr.clone()
+            fn _repr(&self, py: Python<'_>) -> Option<String> {
+                self.record.borrow(py).origin.as_ref()?.cancelled_repr.clone()
             }
 
             fn _repr_info<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -270,25 +273,34 @@ macro_rules! handle_methods {
             }
 
             fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-                self.record.traverse(&visit)
+                self.traverse(&visit)
             }
 
-            fn __clear__(&mut self) {
-                drop(self.record.clear());
+            fn __clear__(&self) {
+                let taken = Python::attach(|py| self.record.borrow_mut(py).clear());
+                drop(taken);
             }
 
             $($extra)*
         }
 
         impl $class {
+            /// Show the garbage collector what the handle keeps alive.
+            pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+                visit.call(&self.event_loop)?;
+                self.record.look(visit).map_or(Ok(()), |record| record.traverse(visit))
+            }
+
             /// Mark the handle as cancelled, and keep its repr in debug mode; `false` where it was before.
             fn mark_cancelled(slf: &Bound<'_, Self>) -> PyResult<bool> {
-                if slf.borrow().cancelled.swap(true, Relaxed) {
+                let this = slf.get();
+                if this.cancelled.load(Relaxed) {
                     return Ok(false);
                 }
-                if slf.borrow().record.event_loop.get().debug() {
+                this.cancelled.store(true, Relaxed);
+                if this.event_loop.get().debug() {
                     let repr = slf.repr()?.to_string();
-                    slf.borrow_mut().record.origin.get_or_insert_default().cancelled_repr = Some(repr);
+                    this.record.borrow_mut(slf.py()).origin.get_or_insert_default().cancelled_repr = Some(repr);
                 }
                 Ok(true)
             }
@@ -297,26 +309,23 @@ macro_rules! handle_methods {
 }
 
 /// A callback that waits in the ready queue, or a watcher's.
-#[pyclass(module = "aioxide", weakref)]
+#[pyclass(module = "aioxide", weakref, frozen)]
 pub struct Handle {
-    record: Record,
+    event_loop: Py<EventLoop>,
+    record: GilCell<Record>,
     cancelled: AtomicBool,
 }
 
 impl Handle {
-    /// The callback and what goes with it.
-    pub fn record(&self) -> &Record {
-        &self.record
-    }
-
     /// Wrap a record.
-    pub fn new(record: Record) -> Self {
-        Self { record, cancelled: AtomicBool::new(false) }
+    pub fn new(event_loop: &Bound<'_, EventLoop>, record: Record) -> Self {
+        let event_loop = event_loop.clone().unbind();
+        Self { event_loop, record: GilCell::new(record), cancelled: AtomicBool::new(false) }
     }
 
     /// Run the callback unless it was cancelled.
     pub fn run(slf: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        let invocation = slf.borrow().record.invocation(slf.py());
+        let invocation = slf.get().record.borrow(slf.py()).invocation(slf.py());
         let Some(invocation) = invocation else { return Ok(()) };
         let ran = invocation.run(slf.as_any(), event_loop);
         collector::show_if_shared(slf);
@@ -337,36 +346,34 @@ handle_methods!(Handle, handle, [
         if !Self::mark_cancelled(slf)? {
             return Ok(());
         }
-        let taken = slf.borrow_mut().record.clear();
+        let taken = slf.get().record.borrow_mut(slf.py()).clear();
         drop(taken);
         Ok(())
     }
 ]);
 
 /// A callback that waits for its time.
-#[pyclass(module = "aioxide", weakref)]
+#[pyclass(module = "aioxide", weakref, frozen)]
 pub struct TimerHandle {
-    record: Record,
+    event_loop: Py<EventLoop>,
+    record: GilCell<Record>,
     cancelled: AtomicBool,
     when: f64,
     /// Its place in the loop's heap while it waits there.
-    key: Option<TimerKey>,
+    key: GilCell<Option<TimerKey>>,
 }
 
 impl TimerHandle {
-    /// The callback and what goes with it.
-    pub fn record(&self) -> &Record {
-        &self.record
-    }
-
     /// Wrap a record that is due at `when`, in seconds of the loop's clock.
-    pub fn new(record: Record, when: f64) -> Self {
-        Self { record, cancelled: AtomicBool::new(false), when, key: None }
+    pub fn new(event_loop: &Bound<'_, EventLoop>, record: Record, when: f64) -> Self {
+        let event_loop = event_loop.clone().unbind();
+        let record = GilCell::new(record);
+        Self { event_loop, record, cancelled: AtomicBool::new(false), when, key: GilCell::new(None) }
     }
 
     /// Remember the place in the heap.
-    pub fn set_key(&mut self, key: TimerKey) {
-        self.key = Some(key);
+    pub fn set_key(&self, py: Python<'_>, key: TimerKey) {
+        *self.key.borrow_mut(py) = Some(key);
     }
 
     /// The time at which it is due, in seconds of the loop's clock.
@@ -376,11 +383,9 @@ impl TimerHandle {
 
     /// Run the callback unless it was cancelled.
     pub fn run(slf: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        let invocation = {
-            let mut handle = slf.borrow_mut();
-            handle.key = None;
-            handle.record.invocation(slf.py())
-        };
+        let py = slf.py();
+        *slf.get().key.borrow_mut(py) = None;
+        let invocation = slf.get().record.borrow(py).invocation(py);
         let Some(invocation) = invocation else { return Ok(()) };
         let ran = invocation.run(slf.as_any(), event_loop);
         collector::show_if_shared(slf);
@@ -405,11 +410,11 @@ handle_methods!(TimerHandle, timer_handle, [
     fn __richcmp__(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>, operator: CompareOp) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let Ok(other) = other.cast::<Self>() else { return Ok(py.NotImplemented()) };
-        let order = slf.borrow().when.partial_cmp(&other.borrow().when);
+        let order = slf.get().when.partial_cmp(&other.get().when);
         let answer = match order {
             Some(Ordering::Equal) => {
                 let content = |handle: &Bound<'_, Self>| {
-                    let handle = handle.borrow();
+                    let handle = handle.get();
                     let arguments = handle._args(py)?.map(Bound::unbind);
                     PyResult::Ok((handle._callback(py), arguments, handle.cancelled()))
                 };
@@ -437,8 +442,8 @@ handle_methods!(TimerHandle, timer_handle, [
     }
 
     #[getter]
-    fn _scheduled(&self) -> bool {
-        self.key.is_some()
+    fn _scheduled(&self, py: Python<'_>) -> bool {
+        self.key.borrow(py).is_some()
     }
 
     /// Cancel the callback and leave the loop's heap.
@@ -446,14 +451,12 @@ handle_methods!(TimerHandle, timer_handle, [
         if !Self::mark_cancelled(slf)? {
             return Ok(());
         }
-        let (taken, key, event_loop) = {
-            let mut handle = slf.borrow_mut();
-            let key = handle.key.take();
-            (handle.record.clear(), key, handle.record.event_loop.clone_ref(slf.py()))
-        };
+        let this = slf.get();
+        let key = this.key.borrow_mut(slf.py()).take();
+        let taken = this.record.borrow_mut(slf.py()).clear();
         // From another thread the entry stays in the heap until it is due, and is skipped then.
         if let Some(key) = key {
-            drop(event_loop.get().with_core(|core| core.timers.cancel(key)));
+            drop(this.event_loop.get().with_core(|core| core.timers.cancel(key)));
         }
         drop(taken);
         Ok(())

@@ -24,6 +24,7 @@ use crate::awaitable::waiter::Waiter;
 use crate::awaitable::{Awaitable, Step, Work};
 use crate::convert::address;
 use crate::error::os_error;
+use crate::ffi::call;
 use crate::transports::stream::StreamTransport;
 
 /// A connection on its way.
@@ -111,7 +112,7 @@ impl Connecting {
 
     fn make(&mut self, py: Python<'_>, socket: OwnedFd) -> PyResult<Step> {
         let event_loop = self.wait.event_loop().bind(py);
-        let protocol = self.protocol_factory.bind(py).call0()?;
+        let protocol = call::call(self.protocol_factory.bind_borrowed(py), &[])?;
         let waiter = Waiter::new(py, event_loop.clone().into_any().unbind())?;
         let made = waiter.clone_ref(py).into_any();
         let transport = StreamTransport::connected(event_loop, socket, protocol.clone(), made)?;

@@ -254,7 +254,7 @@ impl Core {
         self.ready.for_each(|callback| keep(callback.traverse(visit)));
         self.timers.for_each(|handle| {
             keep(visit.call(handle));
-            keep(look_through(handle, |handle| handle.record().traverse(visit)));
+            keep(look_through(handle, |handle| handle.traverse(visit)));
         });
         for interest in self.interests.iter() {
             keep(match interest {

@@ -287,11 +287,11 @@ impl EventLoop {
     /// Enter a timer into the heap. It is forgotten silently where the loop was closed meanwhile.
     pub fn schedule_timer(event_loop: &Bound<'_, Self>, handle: Py<TimerHandle>) {
         let py = event_loop.py();
-        let deadline = deadline_of(handle.bind(py).borrow().due());
+        let deadline = deadline_of(handle.get().due());
         let entry = handle.clone_ref(py);
         let key = event_loop.get().with_core(|core| core.timers.insert(deadline, entry));
         if let Ok(key) = key {
-            handle.bind(py).borrow_mut().set_key(key);
+            handle.get().set_key(py, key);
         }
     }
 }
@@ -308,7 +308,7 @@ fn schedule_handle(
     context: Option<Borrowed<'_, '_, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
     let record = Record::new(event_loop, callback, arguments, context)?;
-    let handle = new_hidden(event_loop.py(), Handle::new(record))?;
+    let handle = new_hidden(event_loop.py(), Handle::new(event_loop, record))?;
     EventLoop::enqueue(event_loop, Callback::Handle(handle.clone_ref(event_loop.py())))?;
     Ok(handle.into_any())
 }
@@ -342,7 +342,7 @@ fn set_timer(
         check_callback(event_loop, callback, "call_at")?;
     }
     let record = Record::new(event_loop, callback, arguments, context)?;
-    let handle = new_hidden(py, TimerHandle::new(record, when))?;
+    let handle = new_hidden(py, TimerHandle::new(event_loop, record, when))?;
     if this.core.is_foreign() {
         post(event_loop, Callback::SetTimer(handle.clone_ref(py)))?;
     } else {

@@ -55,7 +55,7 @@ pub fn add(
     event_loop.get()._check_closed()?;
     let arguments: Vec<_> = arguments.iter_borrowed().collect();
     let record = Record::new(event_loop, callback.as_borrowed(), &arguments, None)?;
-    let handle = new_hidden(py, Handle::new(record))?;
+    let handle = new_hidden(py, Handle::new(event_loop, record))?;
     show(handle.bind(py));
     remove(event_loop, descriptor, direction)?;
     let op = match direction {
