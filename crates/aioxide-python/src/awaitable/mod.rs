@@ -28,9 +28,9 @@ use pyo3::{Borrowed, PyTraverseError};
 use self::future::RustFuture;
 use crate::ffi::collector;
 use crate::ffi::free_list::{FreeList, Recycled};
-use crate::ffi::gil_cell::GilCell;
 pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
+use crate::ffi::shared_state::SharedState;
 use crate::imports::imports;
 use crate::streams::operation::Operation;
 
@@ -84,7 +84,7 @@ enum State {
 /// Native work that Python can await.
 #[pyclass(module = "aioxide", frozen)]
 pub struct Awaitable {
-    state: GilCell<State>,
+    state: SharedState<State>,
     /// What a coroutine of the same purpose is called.
     name: &'static str,
 }
@@ -92,7 +92,7 @@ pub struct Awaitable {
 impl Awaitable {
     /// Wrap work; `name` is the qualified name of the method that returns it.
     pub fn new(py: Python<'_>, name: &'static str, work: Work) -> PyResult<Py<Self>> {
-        Py::new(py, Self { state: GilCell::new(State::Created(work)), name })
+        Py::new(py, Self { state: SharedState::new(State::Created(work)), name })
     }
 
     fn replace(&self, py: Python<'_>, state: State) -> State {
@@ -249,10 +249,11 @@ impl Awaitable {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.state.look(&visit).as_deref() {
-            Some(State::Created(work) | State::Suspended(work)) => work.traverse(&visit),
-            Some(State::Running | State::Finished) | None => Ok(()),
-        }
+        let visited = self.state.visit(|state| match state {
+            State::Created(work) | State::Suspended(work) => work.traverse(&visit),
+            State::Running | State::Finished => Ok(()),
+        });
+        visited.unwrap_or(Ok(()))
     }
 
     fn __clear__(&self, py: Python<'_>) {

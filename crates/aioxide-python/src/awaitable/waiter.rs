@@ -19,8 +19,8 @@ use crate::callback::Callback;
 use crate::event_loop::{EventLoop, owned};
 use crate::ffi::collector;
 use crate::ffi::free_list::{FreeList, Recycled};
-use crate::ffi::gil_cell::GilCell;
 use crate::ffi::method::{Arguments, FastMethod, add_method};
+use crate::ffi::shared_state::SharedState;
 use crate::ffi::task_callbacks::{Kind, kind_of};
 use crate::imports::imports;
 
@@ -43,7 +43,7 @@ struct Registered {
 #[pyclass(module = "aioxide", frozen)]
 pub struct Waiter {
     event_loop: Py<PyAny>,
-    record: GilCell<Record>,
+    record: SharedState<Record>,
 }
 
 struct Record {
@@ -64,7 +64,7 @@ impl Waiter {
     /// Make one for a task of `event_loop`.
     pub fn new(py: Python<'_>, event_loop: Py<PyAny>) -> PyResult<Py<Self>> {
         let record = Record { state: State::Pending, blocking: true, first: None, others: Vec::new() };
-        let waiter = Py::new(py, Self { event_loop, record: GilCell::new(record) })?;
+        let waiter = Py::new(py, Self { event_loop, record: SharedState::new(record) })?;
         collector::show(waiter.bind(py));
         Ok(waiter)
     }
@@ -285,17 +285,19 @@ impl Waiter {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        let Some(record) = self.record.look(&visit) else { return Ok(()) };
-        match &record.state {
-            State::Failed(exception) => visit.call(exception)?,
-            State::Cancelled(message) => visit.call(message)?,
-            State::Pending | State::Woken => {}
-        }
-        for registered in record.first.iter().chain(&record.others) {
-            visit.call(&registered.callback)?;
-            visit.call(&registered.context)?;
-        }
-        Ok(())
+        let visited = self.record.visit(|record| {
+            match &record.state {
+                State::Failed(exception) => visit.call(exception)?,
+                State::Cancelled(message) => visit.call(message)?,
+                State::Pending | State::Woken => {}
+            }
+            for registered in record.first.iter().chain(&record.others) {
+                visit.call(&registered.callback)?;
+                visit.call(&registered.context)?;
+            }
+            Ok(())
+        });
+        visited.unwrap_or(Ok(()))
     }
 
     fn __clear__(&self, py: Python<'_>) {

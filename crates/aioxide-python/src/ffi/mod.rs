@@ -13,7 +13,6 @@ pub mod call;
 pub mod collector;
 pub mod context;
 pub mod free_list;
-pub mod gil_cell;
 pub mod iteration;
 pub mod method;
 pub mod shared_state;

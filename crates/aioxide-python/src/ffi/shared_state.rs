@@ -14,6 +14,7 @@ use std::cell::{Ref, RefCell, RefMut};
 use pyo3::Python;
 
 /// A value inside a Python object.
+#[derive(Default)]
 pub struct SharedState<T>(RefCell<T>);
 
 // SAFETY: borrowed with the GIL held only, and not across anything that gives the GIL away.

@@ -19,13 +19,13 @@ use super::reading::{Attempt, Request, Separators, incomplete, no_more_lines, ov
 use crate::awaitable::waiter::Waiter;
 use crate::awaitable::{Awaitable, Work};
 use crate::ffi::buffer::Contiguous;
-use crate::ffi::gil_cell::GilCell;
+use crate::ffi::shared_state::SharedState;
 
 /// The native half of `aioxide.StreamReader`.
 #[pyclass(module = "aioxide._rust", subclass, frozen)]
 #[derive(Default)]
 pub struct StreamReader {
-    state: GilCell<State>,
+    state: SharedState<State>,
 }
 
 #[derive(Default)]
@@ -366,11 +366,13 @@ impl StreamReader {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.look(&visit) else { return Ok(()) };
-        visit.call(&state.event_loop)?;
-        visit.call(&state.exception)?;
-        visit.call(&state.transport)?;
-        visit.call(&state.waiter)
+        let visited = self.state.visit(|state| {
+            visit.call(&state.event_loop)?;
+            visit.call(&state.exception)?;
+            visit.call(&state.transport)?;
+            visit.call(&state.waiter)
+        });
+        visited.unwrap_or(Ok(()))
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -10,14 +10,14 @@ use pyo3::{PyTraverseError, intern};
 use super::operation::{Drain, Operation, not_initialised};
 use super::reader::StreamReader;
 use crate::awaitable::{Awaitable, Work};
-use crate::ffi::gil_cell::GilCell;
+use crate::ffi::shared_state::SharedState;
 use crate::transports::stream::StreamTransport;
 
 /// The native half of `aioxide.StreamWriter`.
 #[pyclass(module = "aioxide._rust", subclass, frozen)]
 #[derive(Default)]
 pub struct StreamWriter {
-    state: GilCell<State>,
+    state: SharedState<State>,
 }
 
 #[derive(Default)]
@@ -148,11 +148,13 @@ impl StreamWriter {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.look(&visit) else { return Ok(()) };
-        visit.call(&state.transport)?;
-        visit.call(&state.protocol)?;
-        visit.call(&state.reader)?;
-        visit.call(&state.event_loop)
+        let visited = self.state.visit(|state| {
+            visit.call(&state.transport)?;
+            visit.call(&state.protocol)?;
+            visit.call(&state.reader)?;
+            visit.call(&state.event_loop)
+        });
+        visited.unwrap_or(Ok(()))
     }
 
     fn __clear__(&self, py: Python<'_>) {
