@@ -288,7 +288,7 @@ macro_rules! handle_methods {
             /// Show the garbage collector what the handle keeps alive.
             pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
                 visit.call(&self.event_loop)?;
-                self.record.look(visit).map_or(Ok(()), |record| record.traverse(visit))
+                self.record.visit(|record| record.traverse(visit)).unwrap_or(Ok(()))
             }
 
             /// Mark the handle as cancelled, and keep its repr in debug mode; `false` where it was before.

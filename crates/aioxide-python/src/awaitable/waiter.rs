@@ -285,17 +285,19 @@ impl Waiter {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        let Some(record) = self.record.look(&visit) else { return Ok(()) };
-        match &record.state {
-            State::Failed(exception) => visit.call(exception)?,
-            State::Cancelled(message) => visit.call(message)?,
-            State::Pending | State::Woken => {}
-        }
-        for registered in record.first.iter().chain(&record.others) {
-            visit.call(&registered.callback)?;
-            visit.call(&registered.context)?;
-        }
-        Ok(())
+        let visited = self.record.visit(|record| {
+            match &record.state {
+                State::Failed(exception) => visit.call(exception)?,
+                State::Cancelled(message) => visit.call(message)?,
+                State::Pending | State::Woken => {}
+            }
+            for registered in record.first.iter().chain(&record.others) {
+                visit.call(&registered.callback)?;
+                visit.call(&registered.context)?;
+            }
+            Ok(())
+        });
+        visited.unwrap_or(Ok(()))
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -11,7 +11,6 @@
 use std::cell::{Ref, RefCell, RefMut};
 
 use pyo3::prelude::*;
-use pyo3::pyclass::PyVisit;
 
 /// Mutable state in a frozen class.
 #[derive(Default)]
@@ -24,7 +23,7 @@ unsafe impl<T: Send> Sync for GilCell<T> {}
 
 impl<T> GilCell<T> {
     /// Wrap a value.
-    pub fn new(value: T) -> Self {
+    pub const fn new(value: T) -> Self {
         Self { value: RefCell::new(value) }
     }
 
@@ -38,10 +37,15 @@ impl<T> GilCell<T> {
         self.value.borrow_mut()
     }
 
+    /// Open it for `body`, which calls no Python and drops no Python object.
+    pub fn with<R>(&self, py: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        body(&mut self.borrow_mut(py))
+    }
+
     /// Look at the value during a traversal of the garbage collector, which holds the GIL; `None` where it is being
     /// changed.
-    pub fn look<'a>(&'a self, _visit: &PyVisit<'a>) -> Option<Ref<'a, T>> {
-        self.value.try_borrow().ok()
+    pub fn visit<R>(&self, visit: impl FnOnce(&T) -> R) -> Option<R> {
+        self.value.try_borrow().ok().map(|value| visit(&value))
     }
 
     /// The value, which nobody else can know any more.

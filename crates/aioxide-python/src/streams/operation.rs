@@ -12,6 +12,7 @@ use super::reading::Request;
 use super::writer::StreamWriter;
 use crate::awaitable::Step;
 use crate::awaitable::waiter::Waiter;
+use crate::ffi::call;
 
 /// What a stream was asked for.
 pub enum Operation {
@@ -151,7 +152,7 @@ impl Drain {
                 self.wait_for_protocol(py)
             }
             Stage::Yielded => self.wait_for_protocol(py),
-            Stage::Helper(helper) => forward(py, helper.call_method1(py, intern!(py, "send"), (py.None(),))),
+            Stage::Helper(helper) => send_none(helper.bind(py)),
         }
     }
 
@@ -165,26 +166,33 @@ impl Drain {
                 return Ok(Step::Done(py.None()));
             }
         }
-        let helper = protocol.call_method0(intern!(py, "_drain_helper"))?.unbind();
-        let first = helper.call_method1(py, intern!(py, "send"), (py.None(),));
+        let helper = call::call_method(protocol.as_borrowed(), intern!(py, "_drain_helper"), &[])?.unbind();
+        let first = send_none(helper.bind(py));
         self.stage = Stage::Helper(helper);
-        forward(py, first)
+        first
     }
 
     fn throw(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Step> {
         match &self.stage {
             Stage::Helper(helper) => {
-                forward(py, helper.call_method1(py, intern!(py, "throw"), (error.into_value(py),)))
+                let throw = intern!(py, "throw");
+                forward(py, call::call_method_of(helper.bind(py), throw, (error.into_value(py),)))
             }
             Stage::Begin | Stage::Yielded => Err(error),
         }
     }
 }
 
+/// Let a coroutine that is awaited within go on.
+fn send_none(coroutine: &Bound<'_, PyAny>) -> PyResult<Step> {
+    let py = coroutine.py();
+    forward(py, call::call_method_of(coroutine, intern!(py, "send"), (py.None(),)))
+}
+
 /// What a coroutine that is awaited within answered.
-fn forward(py: Python<'_>, answer: PyResult<Py<PyAny>>) -> PyResult<Step> {
+fn forward(py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>) -> PyResult<Step> {
     match answer {
-        Ok(yielded) => Ok(Step::Yield(yielded)),
+        Ok(yielded) => Ok(Step::Yield(yielded.unbind())),
         Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
             error.value(py).getattr(intern!(py, "value")).map(|value| Step::Done(value.unbind()))
         }

@@ -366,11 +366,13 @@ impl StreamReader {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(state) = self.state.look(&visit) else { return Ok(()) };
-        visit.call(&state.event_loop)?;
-        visit.call(&state.exception)?;
-        visit.call(&state.transport)?;
-        visit.call(&state.waiter)
+        let visited = self.state.visit(|state| {
+            visit.call(&state.event_loop)?;
+            visit.call(&state.exception)?;
+            visit.call(&state.transport)?;
+            visit.call(&state.waiter)
+        });
+        visited.unwrap_or(Ok(()))
     }
 
     fn __clear__(&self, py: Python<'_>) {
