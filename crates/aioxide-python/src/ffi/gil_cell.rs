@@ -24,7 +24,7 @@ unsafe impl<T: Send> Sync for GilCell<T> {}
 
 impl<T> GilCell<T> {
     /// Wrap a value.
-    pub fn new(value: T) -> Self {
+    pub const fn new(value: T) -> Self {
         Self { value: RefCell::new(value) }
     }
 
@@ -36,6 +36,11 @@ impl<T> GilCell<T> {
     /// Change the value. The caller calls no Python and drops no Python object meanwhile.
     pub fn borrow_mut<'a>(&'a self, _py: Python<'a>) -> RefMut<'a, T> {
         self.value.borrow_mut()
+    }
+
+    /// Open it for `body`, which calls no Python and drops no Python object.
+    pub fn with<R>(&self, py: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
+        body(&mut self.borrow_mut(py))
     }
 
     /// Look at the value during a traversal of the garbage collector, which holds the GIL; `None` where it is being

@@ -9,6 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo, ffi};
 
+use super::stop_iteration;
+
 /// What one step came to.
 pub enum Step {
     /// It goes on later; this is for who iterates.
@@ -98,7 +100,7 @@ unsafe extern "C" fn send<T: Steps>(
 /// Return `value` as iterators do: nothing at all is None, anything else the argument of a StopIteration.
 fn set_stop_iteration(value: Bound<'_, PyAny>) {
     let py = value.py();
-    if value.is_none() {
+    if value.is_none() || stop_iteration::lend(&value) {
         return;
     }
     // SAFETY: the value is alive.
