@@ -110,8 +110,9 @@ fn set_stop_iteration(value: Bound<'_, PyAny>) {
         returned(py, value.unbind()).restore(py);
         return;
     }
+    let class = PyStopIteration::type_object(py);
     // SAFETY: both objects are alive; the call takes references of its own.
-    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
+    unsafe { ffi::PyErr_SetObject(class.as_ptr(), value.as_ptr()) };
 }
 
 /// The exception that returns `value`.
