@@ -11,7 +11,6 @@ import asyncio
 import functools
 import gc
 import inspect
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -80,17 +79,15 @@ def loop_factory(loop_name: str, request: pytest.FixtureRequest) -> LoopFactory:
         pytest.skip(reason)
     import aioxide
 
-    factory = functools.partial(aioxide.EventLoop, driver=loop_name)
-    if request.config.getoption("--native-tasks"):
-        return functools.partial(with_native_tasks, factory)
-    return factory
+    native = request.config.getoption("--native-tasks")
+    return functools.partial(native_loop if native else aioxide.EventLoop, driver=loop_name)
 
 
-def with_native_tasks(factory: LoopFactory) -> asyncio.AbstractEventLoop:
-    """Make a loop that makes native tasks."""
+def native_loop(driver: str) -> asyncio.AbstractEventLoop:
+    """Make a loop of aioxide's that makes native tasks."""
     import aioxide
 
-    loop = factory()
+    loop = aioxide.EventLoop(driver)
     loop.set_task_factory(aioxide.native_task_factory)
     return loop
 
@@ -130,7 +127,9 @@ def loop(
     gc.collect()
     if reported:
         problems.append(f"unexpected calls of the exception handler: {reported}")
-    if alive := left_alive(loop, counts_before, kept_by_others):
+    # Handles are counted for the whole process, so what an earlier test left is not held against this one.
+    counts = counters(loop, kept_by_others)
+    if alive := {name: count for name, count in counts.items() if count != counts_before[name]}:
         problems.append(f"alive after close: {alive}")
     del loop
     gc.collect()
@@ -140,27 +139,10 @@ def loop(
     assert not problems, "\n".join(problems)
 
 
-def left_alive(
-    loop: asyncio.AbstractEventLoop, before: dict[str, int], left_out: frozenset[str]
-) -> dict[str, int]:
-    """Return the counts that changed; a thread that resolves a name may yet let go of a future.
-
-    Some are counted for the whole process, so what an earlier test left is not held against
-    this one.
-    """
-    patience = time.monotonic() + 5
-    while True:
-        alive = {name: count for name, count in counters(loop, left_out).items() if count != before[name]}
-        if not alive or time.monotonic() > patience:
-            return alive
-        time.sleep(0.01)
-        gc.collect()
-
-
 @pytest.fixture
-def kept_by_others() -> frozenset[str]:
-    """Name the native objects that what is tested may keep beyond the loop."""
-    return frozenset()
+def kept_by_others(pytestconfig: pytest.Config) -> frozenset[str]:
+    """Name what fixtures, libraries and resolving threads may keep for a while, as they may asyncio's own."""
+    return frozenset(("tasks", "futures") if pytestconfig.getoption("--native-tasks") else ())
 
 
 def counters(loop: asyncio.AbstractEventLoop, left_out: frozenset[str]) -> dict[str, int]:

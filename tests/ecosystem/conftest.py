@@ -28,12 +28,6 @@ def loop_environment(loop_name: str, loop_factory: object) -> dict[str, str]:
     return without_debug_mode(**chosen, PYTHONWARNINGS="always::ResourceWarning")
 
 
-@pytest.fixture
-def kept_by_others() -> frozenset[str]:
-    """Name what libraries keep: tasks that are done, in idle threads (anyio) and log records (websockets)."""
-    return frozenset(("tasks", "futures"))
-
-
 @functools.cache
 def certificate() -> tuple[trustme.CA, trustme.LeafCert]:
     """Return an authority and the certificate of this machine that it signed."""

@@ -23,3 +23,9 @@ def with_native_tasks(factory: LoopFactory) -> asyncio.AbstractEventLoop:
     loop = factory()
     loop.set_task_factory(aioxide.native_task_factory)
     return loop
+
+
+@pytest.fixture
+def kept_by_others() -> frozenset[str]:
+    """Demand that no task or future is left: nothing here keeps them."""
+    return frozenset()

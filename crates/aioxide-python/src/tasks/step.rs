@@ -11,6 +11,7 @@ use super::callbacks::Waiter;
 use super::future::{Answer, Future, as_native, raised};
 use super::registry;
 use super::task::{Task, cancel_any};
+use crate::awaitable::waiter::Waiter as NativeWaiter;
 use crate::callback::Callback;
 use crate::event_loop::EventLoop;
 use crate::ffi::call::{self, Sent};
@@ -54,6 +55,10 @@ pub fn wake_up(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> PyResult<()
             Answer::Error(error) => Some(error),
             Answer::Result(_) | Answer::Pending => None,
         },
+        None if future.is_exact_instance_of::<NativeWaiter>() => {
+            let waiter = future.cast_exact::<NativeWaiter>()?;
+            waiter.get().result(py).err().map(|error| error.into_value(py).into_any())
+        }
         None => match call::call_method(future.as_borrowed(), intern!(py, "result"), &[]) {
             Ok(_) => None,
             Err(error) => Some(error.into_value(py).into_any()),
@@ -160,7 +165,23 @@ fn wait_for(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyResult<()> 
     if let Some(future) = as_native(awaited) {
         return wait_for_native(task, future);
     }
+    if let Ok(waiter) = awaited.cast_exact::<NativeWaiter>() {
+        return wait_for_waiter(task, waiter);
+    }
     wait_for_foreign(task, awaited)
+}
+
+/// Wait for what our own awaitables yield; asyncio's protocol, without its attributes.
+fn wait_for_waiter(task: &Bound<'_, Task>, waiter: &Bound<'_, NativeWaiter>) -> PyResult<()> {
+    let py = task.py();
+    if !waiter.get().belongs_to(task.as_super().get().event_loop()) {
+        return refuse_loop(task, waiter);
+    }
+    if !waiter.get().take_blocking(py) {
+        return refuse_yield(task, waiter);
+    }
+    NativeWaiter::register(waiter, wakeup_of(task)?.unbind(), Some(task.get().context(py)))?;
+    remember(task, waiter)
 }
 
 fn wait_for_native(task: &Bound<'_, Task>, future: &Bound<'_, Future>) -> PyResult<()> {

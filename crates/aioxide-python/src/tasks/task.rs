@@ -11,6 +11,7 @@ use pyo3::{Borrowed, PyTraverseError, ffi, intern};
 
 use super::future::{Future, as_native};
 use super::{native_loop_or_current, owned, registry, step};
+use crate::awaitable::waiter::Waiter as NativeWaiter;
 use crate::callback::Callback;
 use crate::event_loop::EventLoop;
 use crate::ffi::call::call_with_keywords;
@@ -234,6 +235,9 @@ pub fn cancel_any(waiter: &Bound<'_, PyAny>, message: Option<&Py<PyAny>>) -> PyR
     }
     if let Some(future) = as_native(waiter) {
         return Future::cancel(future, message.map(|message| message.clone_ref(py)));
+    }
+    if let Ok(waiter) = waiter.cast_exact::<NativeWaiter>() {
+        return NativeWaiter::cancel(waiter, message.map(|message| message.clone_ref(py)));
     }
     let cancel = waiter.getattr(intern!(py, "cancel"))?;
     let message = message.map_or_else(|| py.None(), |message| message.clone_ref(py));
