@@ -23,6 +23,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--loops", default=",".join(LOOPS), help="the loops to test, separated by commas")
+    parser.addoption("--native-tasks", action="store_true", help="let aioxide's loops make native tasks")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -60,13 +61,13 @@ def why_unavailable(driver: str) -> str | None:
 
 @pytest.fixture
 def require_driver(driver: str) -> None:
-    """Skip the test when the kernel denies its driver; epoll is never denied."""
+    """Skip the test when the kernel denies its driver; epoll is never denied, "native" means any."""
     if driver == "uring" and (reason := why_unavailable(driver)):
         pytest.skip(reason)
 
 
 @pytest.fixture
-def loop_factory(loop_name: str) -> LoopFactory:
+def loop_factory(loop_name: str, request: pytest.FixtureRequest) -> LoopFactory:
     """Return a function that makes a loop of the kind under test."""
     if loop_name == "asyncio":
         return asyncio.SelectorEventLoop
@@ -78,7 +79,17 @@ def loop_factory(loop_name: str) -> LoopFactory:
         pytest.skip(reason)
     import aioxide
 
-    return functools.partial(aioxide.EventLoop, driver=loop_name)
+    native = request.config.getoption("--native-tasks")
+    return functools.partial(native_loop if native else aioxide.EventLoop, driver=loop_name)
+
+
+def native_loop(driver: str) -> asyncio.AbstractEventLoop:
+    """Make a loop of aioxide's that makes native tasks."""
+    import aioxide
+
+    loop = aioxide.EventLoop(driver)
+    loop.set_task_factory(aioxide.native_task_factory)
+    return loop
 
 
 @pytest.fixture
@@ -94,13 +105,15 @@ def reported() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def loop(loop_factory: LoopFactory, reported: list[dict[str, Any]]) -> Iterator[asyncio.AbstractEventLoop]:
+def loop(
+    loop_factory: LoopFactory, reported: list[dict[str, Any]], kept_by_others: frozenset[str]
+) -> Iterator[asyncio.AbstractEventLoop]:
     """A new loop, closed afterwards, which must leave nothing behind."""
     gc.collect()
     files_before = open_files()
     forget_earlier_children()
     loop = loop_factory()
-    counts_before = counters(loop)
+    counts_before = counters(loop, kept_by_others)
     loop.set_exception_handler(lambda _, context: reported.append(context))
     yield loop
     problems = []
@@ -115,7 +128,8 @@ def loop(loop_factory: LoopFactory, reported: list[dict[str, Any]]) -> Iterator[
     if reported:
         problems.append(f"unexpected calls of the exception handler: {reported}")
     # Handles are counted for the whole process, so what an earlier test left is not held against this one.
-    if alive := {name: count for name, count in counters(loop).items() if count != counts_before[name]}:
+    counts = counters(loop, kept_by_others)
+    if alive := {name: count for name, count in counts.items() if count != counts_before[name]}:
         problems.append(f"alive after close: {alive}")
     del loop
     gc.collect()
@@ -125,6 +139,13 @@ def loop(loop_factory: LoopFactory, reported: list[dict[str, Any]]) -> Iterator[
     assert not problems, "\n".join(problems)
 
 
-def counters(loop: asyncio.AbstractEventLoop) -> dict[str, int]:
+@pytest.fixture
+def kept_by_others(pytestconfig: pytest.Config) -> frozenset[str]:
+    """Name what fixtures, libraries and resolving threads may keep for a while, as they may asyncio's own."""
+    return frozenset(("tasks", "futures") if pytestconfig.getoption("--native-tasks") else ())
+
+
+def counters(loop: asyncio.AbstractEventLoop, left_out: frozenset[str]) -> dict[str, int]:
     """Return how many native objects live; asyncio has none."""
-    return dict(loop.statistics()) if hasattr(loop, "statistics") else {}
+    counts = dict(loop.statistics()) if hasattr(loop, "statistics") else {}
+    return {name: count for name, count in counts.items() if name not in left_out}

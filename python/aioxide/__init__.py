@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from ._running import new_event_loop, run
-from ._rust import build_info
+from ._rust import build_info, native_task_factory
 from ._streams import (
     StreamReader,
     StreamWriter,
@@ -27,6 +27,7 @@ __all__ = [
     "StreamWriter",
     "__version__",
     "build_info",
+    "native_task_factory",
     "new_event_loop",
     "open_connection",
     "open_unix_connection",

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from ._everywhere import use_everywhere
+from ._rust import native_task_factory
 from .loop import EventLoop
 
 DRIVERS = ("auto", "uring", "epoll")
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if not target:
         parser.error("a SCRIPT or -m MODULE is needed")
-    use_everywhere(_loop_factory(options.driver, options.debug))
+    use_everywhere(_loop_factory(options.driver, options.debug, options.native_tasks))
     if module:
         _run_module(target)
     else:
@@ -50,7 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m aioxide",
-        usage="python -m aioxide [--driver auto|uring|epoll] [--debug] (SCRIPT | -m MODULE) [ARGS...]\n"
+        usage="python -m aioxide [--driver auto|uring|epoll] [--native-tasks] [--debug] (SCRIPT | -m MODULE) "
+        "[ARGS...]\n"
         "       python -m aioxide bench [--help]",
         description="Run an asyncio program with aioxide as its event loop. The program is not changed: "
         "every asyncio.run(), asyncio.Runner() and asyncio.new_event_loop() in it makes an aioxide loop.",
@@ -65,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=DRIVERS,
         help="how to wait for the kernel: io_uring, epoll, or the better one that works here "
         "(default: the environment variable AIOXIDE_DRIVER, else auto)",
+    )
+    parser.add_argument(
+        "--native-tasks",
+        action="store_true",
+        help="make aioxide's own tasks and futures: faster, and the same in all but their type",
     )
     parser.add_argument("--debug", action="store_true", help="switch asyncio's debug mode on in every loop")
     parser.add_argument("--version", action="store_true", help="print the version of aioxide and leave")
@@ -87,21 +94,24 @@ def _split(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
     return arguments, False, []
 
 
-def _loop_factory(driver: str | None, debug: bool) -> type[EventLoop] | _Factory:
-    return _Factory(driver, debug) if driver or debug else EventLoop
+def _loop_factory(driver: str | None, debug: bool, native_tasks: bool) -> type[EventLoop] | _Factory:
+    return _Factory(driver, debug, native_tasks) if driver or debug or native_tasks else EventLoop
 
 
 class _Factory:
     """Make loops as the command line says."""
 
-    def __init__(self, driver: str | None, debug: bool) -> None:
+    def __init__(self, driver: str | None, debug: bool, native_tasks: bool) -> None:
         self._driver = driver
         self._debug = debug
+        self._native_tasks = native_tasks
 
     def __call__(self) -> EventLoop:
         loop = EventLoop(self._driver)
         if self._debug:
             loop.set_debug(True)
+        if self._native_tasks:
+            loop.set_task_factory(native_task_factory)
         return loop
 
 

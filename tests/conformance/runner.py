@@ -111,6 +111,8 @@ def run_class(
     loop_class = substitute.open_doors(loop)
     module = importlib.import_module(f"{PACKAGE}.{module_name}")
     substitute.open_doors_of_module(module, loop_class)
+    if loop == "native":
+        substitute.use_native_classes(module)
     test_class = getattr(module, class_name)
     names = tests or unittest.defaultTestLoader.getTestCaseNames(test_class)
     reporter = Reporter(report, stop_at_failure)

@@ -15,7 +15,8 @@ import os
 import types
 from typing import Any
 
-LOOPS = ("asyncio", "uring", "epoll", "uvloop")
+LOOPS = ("asyncio", "uring", "epoll", "native", "uvloop")
+"""`native` is aioxide on the best driver, making its own tasks and futures."""
 
 _made = 0
 
@@ -35,10 +36,21 @@ def base_class(name: str) -> type:
         return uvloop.Loop
     if name not in LOOPS:
         raise ValueError(f"unknown loop {name!r}: one of {', '.join(LOOPS)}")
-    os.environ["AIOXIDE_DRIVER"] = name
+    os.environ["AIOXIDE_DRIVER"] = "auto" if name == "native" else name
     import aioxide
 
-    return aioxide.EventLoop
+    return _with_native_tasks(aioxide.EventLoop) if name == "native" else aioxide.EventLoop
+
+
+def _with_native_tasks(base: type) -> type:
+    import aioxide
+
+    class NativeLoop(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.set_task_factory(aioxide.native_task_factory)
+
+    return NativeLoop
 
 
 def counting(base: type) -> type:
@@ -105,6 +117,25 @@ def open_doors(name: str) -> type:
         # CPython's own reads private fields and knows CPython's child watchers.
         utils.TestCase.close_loop = staticmethod(close_loop)
     return loop_class
+
+
+def use_native_classes(module: types.ModuleType) -> None:
+    """Let the tests of a module that take asyncio's C classes as they are take our native ones.
+
+    Classes derived from them stay as they are: ours are final.
+    """
+    from asyncio import futures, tasks
+
+    from aioxide import _rust
+
+    native = {tasks._CTask: _rust.Task, futures._CFuture: _rust.Future}  # type: ignore[attr-defined]
+    for member in list(vars(module).values()):
+        if not isinstance(member, type):
+            continue
+        for name in ("Task", "Future", "cls"):
+            if (ours := native.get(vars(member).get(name))) is not None:
+                setattr(member, name, ours)
+    tasks._CTask, futures._CFuture = _rust.Task, _rust.Future  # type: ignore[attr-defined]
 
 
 def open_doors_of_module(module: types.ModuleType, loop_class: type) -> None:

@@ -1,5 +1,7 @@
 """CPython's own asyncio tests, from the running interpreter, on aioxide: one class, one driver, one process.
 
+"native" stands for the best driver with aioxide's own tasks and futures.
+
 The reference run of each class on asyncio is kept in pytest's cache, so it is paid once per interpreter. To
 run one class by hand: `pytest tests/conformance -k "test_locks and uring"`.
 """
@@ -56,7 +58,7 @@ def reference(test_class: tuple[str, str], pytestconfig: pytest.Config) -> dict[
 
 
 @pytest.mark.timeout(2 * supervisor.CLASS_LIMIT + 30)
-@pytest.mark.parametrize("driver", ["uring", "epoll"])
+@pytest.mark.parametrize("driver", ["uring", "epoll", "native"])
 def test_class_behaves_as_on_asyncio(
     test_class: tuple[str, str], driver: str, reference: dict[str, str], require_driver: None
 ) -> None:

@@ -197,13 +197,15 @@ async def test_create_task_makes_asyncios_task_with_every_keyword(loop):
     assert await unnamed is None
 
 
-async def test_a_task_factory_makes_the_tasks(loop):
+async def test_a_task_factory_makes_the_tasks(loop, is_aioxide, pytestconfig):
     made: list[str | None] = []
 
     def factory(loop, coroutine, **keywords):
         made.append(keywords.get("name"))
         return asyncio.Task(coroutine, loop=loop, **keywords)
 
+    if is_aioxide and pytestconfig.getoption("--native-tasks"):
+        loop.set_task_factory(None)
     assert loop.get_task_factory() is None
     loop.set_task_factory(factory)
     assert loop.get_task_factory() is factory

@@ -12,8 +12,9 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::servers::Listener;
 use crate::ffi::collector::{look_through, show_if_shared};
 use crate::ffi::{call, context};
-use crate::handle::{Handle, TimerHandle};
+use crate::handle::{Handle, TimerHandle, run_without_handle};
 use crate::loop_cell::ThreadBound;
+use crate::tasks::{Future, Task, step};
 use crate::transports::datagram::{self, DatagramTransport};
 use crate::transports::stream::{Event, StreamTransport};
 
@@ -41,6 +42,29 @@ pub enum Callback {
         /// The future that is done.
         future: Py<PyAny>,
         /// The task's context.
+        context: Py<PyAny>,
+    },
+    /// A step of a native task.
+    NativeStep {
+        /// The task.
+        task: Py<Task>,
+        /// What to throw at its coroutine.
+        exception: Option<Py<PyAny>>,
+    },
+    /// A wake-up of a native task.
+    NativeWakeup {
+        /// The task.
+        task: Py<Task>,
+        /// The future that is done.
+        future: Py<Future>,
+    },
+    /// A callback of a native future that is done.
+    Done {
+        /// Called with the future.
+        callback: Py<PyAny>,
+        /// The future.
+        future: Py<Future>,
+        /// In this context.
         context: Py<PyAny>,
     },
     /// Something happened to a transport.
@@ -81,6 +105,17 @@ impl Callback {
                 });
                 result.or_else(|error| EventLoop::report_task_error(event_loop, error, &wakeup))
             }
+            Self::NativeStep { task, exception } => {
+                let result = step::run(task.bind(py), exception);
+                result.or_else(|error| EventLoop::report_task_error(event_loop, error, task.as_any()))
+            }
+            Self::NativeWakeup { task, future } => {
+                let result = step::run_woken(task.bind(py), future.bind(py));
+                result.or_else(|error| EventLoop::report_task_error(event_loop, error, task.as_any()))
+            }
+            Self::Done { callback, future, context } => {
+                run_without_handle(event_loop, &callback, future.as_any(), &context)
+            }
             Self::Transport(transport, event) => StreamTransport::handle_event(transport.bind(py), event),
             Self::Datagram(transport, event) => DatagramTransport::handle_event(transport.bind(py), event),
             Self::Accepted(listener, connection) => Listener::handle_accepted(listener.bind(py), connection),
@@ -117,6 +152,19 @@ impl Callback {
                 visit.call(future)?;
                 visit.call(context)
             }
+            Self::NativeStep { task, exception } => {
+                visit.call(task)?;
+                visit.call(exception)
+            }
+            Self::NativeWakeup { task, future } => {
+                visit.call(task)?;
+                visit.call(future)
+            }
+            Self::Done { callback, future, context } => {
+                visit.call(callback)?;
+                visit.call(future)?;
+                visit.call(context)
+            }
             Self::Transport(transport, _) => visit.call(transport),
             Self::Datagram(transport, _) => visit.call(transport),
             Self::Accepted(listener, _) | Self::AcceptFailed(listener, _) => visit.call(listener),
@@ -147,6 +195,8 @@ impl Callback {
             Self::Timer(handle) | Self::SetTimer(handle) => handle.clone_ref(py).into_any(),
             Self::TaskStep { step, .. } => step.clone_ref(py),
             Self::TaskWakeup { wakeup, .. } => wakeup.clone_ref(py),
+            Self::NativeStep { task, .. } | Self::NativeWakeup { task, .. } => task.clone_ref(py).into_any(),
+            Self::Done { callback, .. } => callback.clone_ref(py),
             Self::Transport(transport, _) => transport.clone_ref(py).into_any(),
             Self::Datagram(transport, _) => transport.clone_ref(py).into_any(),
             Self::Accepted(listener, _) | Self::AcceptFailed(listener, _) => {

@@ -178,6 +178,17 @@ impl Invocation {
             call::call(self.callback.bind_borrowed(py), self.arguments.as_slice()).map(drop)
         });
         let Err(error) = result else { return Ok(()) };
+        self.report(error, handle, event_loop)
+    }
+
+    /// Report what the callback raised.
+    fn report(
+        self,
+        error: PyErr,
+        handle: &Bound<'_, PyAny>,
+        event_loop: &Bound<'_, EventLoop>,
+    ) -> PyResult<()> {
+        let py = handle.py();
         if ends_the_loop(py, &error) {
             return Err(error);
         }
@@ -196,6 +207,30 @@ impl Invocation {
             report.set_item("source_traceback", source_traceback)?;
         }
         EventLoop::report(event_loop, report)
+    }
+}
+
+/// Run a callback that got no handle, because nobody could ask for it; it gets one if it must be reported.
+pub fn run_without_handle(
+    event_loop: &Bound<'_, EventLoop>,
+    callback: &Py<PyAny>,
+    argument: &Py<PyAny>,
+    context: &Py<PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let result = context::run_in(context.bind_borrowed(py), || {
+        call::call(callback.bind_borrowed(py), std::slice::from_ref(argument)).map(drop)
+    });
+    let Err(error) = result else { return Ok(()) };
+    let arguments = [argument.bind_borrowed(py)];
+    let record =
+        Record::new(event_loop, callback.bind_borrowed(py), &arguments, Some(context.bind_borrowed(py)))?;
+    let handle = Bound::new(py, Handle::new(event_loop, record))?;
+    collector::show(&handle);
+    let invocation = handle.get().record.borrow(py).invocation(py);
+    match invocation {
+        Some(invocation) => invocation.report(error, handle.as_any(), event_loop),
+        None => Err(error),
     }
 }
 
@@ -288,7 +323,7 @@ macro_rules! handle_methods {
             /// Show the garbage collector what the handle keeps alive.
             pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
                 visit.call(&self.event_loop)?;
-                self.record.visit(|record| record.traverse(visit)).unwrap_or(Ok(()))
+                self.record.look(visit).map_or(Ok(()), |record| record.traverse(visit))
             }
 
             /// Mark the handle as cancelled, and keep its repr in debug mode; `false` where it was before.

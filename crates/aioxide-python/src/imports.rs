@@ -4,14 +4,28 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use crate::ffi::weak_set;
-
 /// Objects of the standard library that the loop calls.
 pub struct Imports {
     /// `asyncio.Future`.
     pub future: Py<PyAny>,
     /// `asyncio.Task`.
     pub task: Py<PyAny>,
+    /// `asyncio.CancelledError`.
+    pub cancelled_error: Py<PyAny>,
+    /// `asyncio.InvalidStateError`.
+    pub invalid_state_error: Py<PyAny>,
+    /// asyncio's function for the loop of a future that is given none.
+    pub get_event_loop: Py<PyAny>,
+    /// `asyncio.iscoroutine`.
+    pub iscoroutine: Py<PyAny>,
+    /// `asyncio.base_futures._future_repr`.
+    pub future_repr: Py<PyAny>,
+    /// `asyncio.base_tasks._task_repr`.
+    pub task_repr: Py<PyAny>,
+    /// `asyncio.base_tasks._task_get_stack`.
+    pub task_get_stack: Py<PyAny>,
+    /// `asyncio.base_tasks._task_print_stack`.
+    pub task_print_stack: Py<PyAny>,
     /// `asyncio.Handle`, whose instances our handles claim to be.
     pub handle: Py<PyAny>,
     /// asyncio's own handle of `call_soon_threadsafe`, which Python 3.14 and later have.
@@ -42,6 +56,12 @@ pub struct Imports {
     pub logger: Py<PyAny>,
     /// `("loop",)`, the keyword names of `Future(loop=…)`.
     pub loop_keyword: Py<PyTuple>,
+    /// `("context",)`, the keyword names of `call_soon(…, context=…)`.
+    pub context_keyword: Py<PyTuple>,
+    /// `("msg",)`, the keyword names of `Future.cancel(msg=…)`.
+    pub message_keyword: Py<PyTuple>,
+    /// Whether a task that is uncancelled before it heard of it is not cancelled (Python 3.13 and later).
+    pub uncancel_takes_back: bool,
     /// Whether `asyncio.Server._attach` takes the transport (Python 3.13 and later).
     pub server_knows_transports: bool,
     /// Whether `DatagramTransport.sendto` sends empty datagrams, or ignores them (before Python 3.13).
@@ -90,19 +110,6 @@ fn known(class: &Bound<'_, PyType>, method: &str, names: &[&str]) -> PyResult<Op
     Ok(used.iter().all(|name| names.contains(&name.as_str())).then(|| function.unbind()))
 }
 
-/// Register tasks natively where asyncio does it in Python: up to 3.13, in a `WeakSet`.
-pub fn accelerate_task_registry(py: Python<'_>) -> PyResult<()> {
-    let tasks = py.import("asyncio.tasks")?;
-    let name = if py.version_info() >= (3, 12) { "_scheduled_tasks" } else { "_all_tasks" };
-    let weak_set = py.import("weakref")?.getattr("WeakSet")?;
-    match tasks.getattr_opt(name)? {
-        Some(registry) if py.version_info() < (3, 14) && registry.get_type().is(&weak_set) => {
-            weak_set::accelerate(&registry)
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Make the class that datagram transports claim to be.
 fn datagram_transport(asyncio: &Bound<'_, PyModule>) -> PyResult<Py<PyAny>> {
     let py = asyncio.py();
@@ -127,14 +134,23 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
     IMPORTS.get_or_try_init(py, || {
         let asyncio = py.import("asyncio")?;
         let name = |name: &str| asyncio.getattr(name).map(Bound::unbind);
+        let (events, base_tasks) = (py.import("asyncio.events")?, py.import("asyncio.base_tasks")?);
         Ok(Imports {
             future: name("Future")?,
             task: name("Task")?,
+            cancelled_error: name("CancelledError")?,
+            invalid_state_error: name("InvalidStateError")?,
+            get_event_loop: match events.getattr_opt("_get_event_loop")? {
+                Some(get_event_loop) => get_event_loop.unbind(),
+                None => name("get_event_loop")?,
+            },
+            iscoroutine: name("iscoroutine")?,
+            future_repr: py.import("asyncio.base_futures")?.getattr("_future_repr")?.unbind(),
+            task_repr: base_tasks.getattr("_task_repr")?.unbind(),
+            task_get_stack: base_tasks.getattr("_task_get_stack")?.unbind(),
+            task_print_stack: base_tasks.getattr("_task_print_stack")?.unbind(),
             handle: name("Handle")?,
-            threadsafe_handle: py
-                .import("asyncio.events")?
-                .getattr_opt("_ThreadSafeHandle")?
-                .map(Bound::unbind),
+            threadsafe_handle: events.getattr_opt("_ThreadSafeHandle")?.map(Bound::unbind),
             timer_handle: name("TimerHandle")?,
             flow_control_mixin: py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.unbind(),
             datagram_transport: datagram_transport(&asyncio)?,
@@ -148,6 +164,9 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             warn: py.import("warnings")?.getattr("warn")?.unbind(),
             logger: py.import("asyncio.log")?.getattr("logger")?.unbind(),
             loop_keyword: PyTuple::new(py, ["loop"])?.unbind(),
+            context_keyword: PyTuple::new(py, ["context"])?.unbind(),
+            message_keyword: PyTuple::new(py, ["msg"])?.unbind(),
+            uncancel_takes_back: py.version_info() >= (3, 13),
             server_knows_transports: py.version_info() >= (3, 13),
             sends_empty_datagrams: py.version_info() >= (3, 13),
             datagram_header: if py.version_info() >= (3, 13) { 8 } else { 0 },

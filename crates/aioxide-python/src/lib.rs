@@ -10,6 +10,7 @@ mod handle;
 mod imports;
 mod loop_cell;
 mod streams;
+mod tasks;
 mod transports;
 
 use pyo3::prelude::*;
@@ -37,6 +38,8 @@ mod _rust {
     #[pymodule_export]
     use crate::streams::writer::StreamWriter;
     #[pymodule_export]
+    use crate::tasks::{Future, FutureIterator, Task};
+    #[pymodule_export]
     use crate::transports::datagram::DatagramTransport;
     #[pymodule_export]
     use crate::transports::stream::StreamTransport;
@@ -47,10 +50,12 @@ mod _rust {
     use crate::event_loop::build_info;
     #[pymodule_export]
     use crate::event_loop::servers::socket_inode;
+    #[pymodule_export]
+    use crate::tasks::native_task_factory;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        crate::imports::accelerate_task_registry(module.py())?;
+        crate::tasks::prepare(module)?;
         free_list::install::<Awaitable>(module.py());
         free_list::install::<Handle>(module.py());
         free_list::install::<TimerHandle>(module.py());

@@ -262,11 +262,10 @@ impl Awaitable {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self.state.visit(|state| match state {
-            State::Created(work) | State::Suspended(work) => work.traverse(&visit),
-            State::Running | State::Finished => Ok(()),
-        });
-        visited.unwrap_or(Ok(()))
+        match self.state.look(&visit).as_deref() {
+            Some(State::Created(work) | State::Suspended(work)) => work.traverse(&visit),
+            Some(State::Running | State::Finished) | None => Ok(()),
+        }
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -147,6 +147,37 @@ impl Waiter {
         event_loop.call_method(intern!(py, "call_soon"), (callback, slf), Some(&keywords)).map(drop)
     }
 
+    /// Whether it is for tasks of this loop.
+    pub fn belongs_to(&self, event_loop: &Py<EventLoop>) -> bool {
+        self.event_loop.is(event_loop)
+    }
+
+    /// Take back that it has just been yielded, for the task that takes note of it; whether it was.
+    pub fn take_blocking(&self, py: Python<'_>) -> bool {
+        mem::take(&mut self.record.borrow_mut(py).blocking)
+    }
+
+    /// Have a callback called in the loop's next turn after it is done.
+    pub fn register(
+        waiter: &Bound<'_, Self>,
+        callback: Py<PyAny>,
+        context: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let registered = Registered { callback, context };
+        {
+            let mut this = waiter.get().record.borrow_mut(waiter.py());
+            if this.is_pending() {
+                if this.first.is_none() {
+                    this.first = Some(registered);
+                } else {
+                    this.others.push(registered);
+                }
+                return Ok(());
+            }
+        }
+        Self::schedule(waiter, registered)
+    }
+
     /// Add the method that every waiting task calls.
     pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
         add_method::<AddDoneCallback>(class)
@@ -173,20 +204,7 @@ impl FastMethod for AddDoneCallback {
         let py = waiter.py();
         let context = arguments.only_keyword("add_done_callback", intern!(py, "context"))?;
         let callback = arguments.exactly("add_done_callback", 1)?[0];
-        let registered =
-            Registered { callback: owned(&callback), context: context.map(|context| owned(&context)) };
-        {
-            let mut this = waiter.get().record.borrow_mut(py);
-            if this.is_pending() {
-                if this.first.is_none() {
-                    this.first = Some(registered);
-                } else {
-                    this.others.push(registered);
-                }
-                return Ok(py.None());
-            }
-        }
-        Waiter::schedule(waiter, registered)?;
+        Waiter::register(waiter, owned(&callback), context.map(|context| owned(&context)))?;
         Ok(py.None())
     }
 }
@@ -239,7 +257,7 @@ impl Waiter {
 
     /// Let the task find itself cancelled; False where it was done before.
     #[pyo3(signature = (msg=None))]
-    fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+    pub fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
         Self::finish(slf, State::Cancelled(msg))
     }
 
@@ -254,7 +272,7 @@ impl Waiter {
     }
 
     /// Return None once it was woken, or raise what it ended with.
-    fn result(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn result(&self, py: Python<'_>) -> PyResult<()> {
         match &self.record.borrow(py).state {
             State::Pending => Err(InvalidStateError::new_err("Result is not set.")),
             State::Woken => Ok(()),
@@ -285,19 +303,17 @@ impl Waiter {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        let visited = self.record.visit(|record| {
-            match &record.state {
-                State::Failed(exception) => visit.call(exception)?,
-                State::Cancelled(message) => visit.call(message)?,
-                State::Pending | State::Woken => {}
-            }
-            for registered in record.first.iter().chain(&record.others) {
-                visit.call(&registered.callback)?;
-                visit.call(&registered.context)?;
-            }
-            Ok(())
-        });
-        visited.unwrap_or(Ok(()))
+        let Some(record) = self.record.look(&visit) else { return Ok(()) };
+        match &record.state {
+            State::Failed(exception) => visit.call(exception)?,
+            State::Cancelled(message) => visit.call(message)?,
+            State::Pending | State::Woken => {}
+        }
+        for registered in record.first.iter().chain(&record.others) {
+            visit.call(&registered.callback)?;
+            visit.call(&registered.context)?;
+        }
+        Ok(())
     }
 
     fn __clear__(&self, py: Python<'_>) {

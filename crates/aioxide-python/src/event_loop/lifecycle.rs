@@ -14,6 +14,8 @@ use super::{Core, EventLoop};
 use crate::error::os_error;
 use crate::handle::live_handles;
 use crate::loop_cell::LoopCell;
+use crate::tasks::future::live_futures;
+use crate::tasks::task::live_tasks;
 
 /// asyncio's default for `slow_callback_duration`, in seconds.
 const SLOW_CALLBACK_DURATION: f64 = 0.1;
@@ -52,6 +54,7 @@ pub fn open(class: &Bound<'_, PyType>, driver: Option<&str>) -> PyResult<EventLo
         task_factory: Mutex::new(None),
         has_task_factory: AtomicBool::new(false),
         has_own_clock: AtomicBool::new(is_replaced_in(class)?),
+        has_native_tasks: AtomicBool::new(false),
     })
 }
 
@@ -93,11 +96,13 @@ pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(info)
 }
 
-/// How many of each native thing are alive. All but the process-wide `handles` are zero once the loop is
-/// closed.
+/// How many of each native thing are alive. All but the process-wide `handles`, `tasks` and `futures` are zero once
+/// the loop is closed.
 pub fn statistics<'py>(event_loop: &EventLoop, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     let counts = PyDict::new(py);
     counts.set_item("handles", live_handles())?;
+    counts.set_item("tasks", live_tasks())?;
+    counts.set_item("futures", live_futures().wrapping_sub(live_tasks()))?;
     let native = if event_loop.is_closed() {
         [0; 7]
     } else {

@@ -78,6 +78,8 @@ pub struct EventLoop {
     task_factory: Mutex<Option<Py<PyAny>>>,
     has_task_factory: AtomicBool,
     has_own_clock: AtomicBool,
+    /// The factory is our own: tasks and futures are native.
+    has_native_tasks: AtomicBool,
 }
 
 impl EventLoop {

@@ -22,6 +22,7 @@ use crate::ffi::task_callbacks::{self, Kind};
 use crate::handle::{Handle, Record, TimerHandle};
 use crate::imports::imports;
 use crate::loop_cell::Refused;
+use crate::tasks::{self, Future, Task};
 
 /// `call_soon(callback, *args, context=None)`.
 pub struct CallSoon;
@@ -144,10 +145,13 @@ impl FastMethod for CreateFuture {
     const NAME: &'static CStr = c"create_future";
     const POSITIONAL: &'static [&'static str] = &[];
     const DOCUMENTATION: &'static CStr =
-        c"create_future($self, /)\n--\n\nCreate an asyncio.Future attached to the loop.";
+        c"create_future($self, /)\n--\n\nCreate an asyncio.Future attached to the loop, or a native one.";
 
     fn call(event_loop: &Bound<'_, EventLoop>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
         arguments.exactly("create_future", 0)?;
+        if event_loop.get().has_native_tasks() {
+            return Future::create(event_loop).map(|future| future.into_any().unbind());
+        }
         let imports = imports(event_loop.py())?;
         let keyword = imports.loop_keyword.bind(event_loop.py());
         call_with_keywords(
@@ -174,6 +178,13 @@ impl FastMethod for CreateTask {
         let this = event_loop.get();
         let coroutine = arguments.exactly("create_task", 1)?[0];
         this._check_closed()?;
+        if this.has_native_tasks() {
+            let mut options = tasks::task::Options::default();
+            for (name, value) in arguments.keywords() {
+                options.set(&name, Bound::clone(&value))?;
+            }
+            return Task::spawn(event_loop, coroutine, options).map(|task| task.into_any().unbind());
+        }
         if this.has_task_factory.load(Ordering::Relaxed) {
             let keywords = PyDict::new(py);
             for (name, value) in arguments.keywords() {
@@ -237,6 +248,8 @@ pub fn set_task_factory(event_loop: &EventLoop, factory: Option<Bound<'_, PyAny>
         .lock()
         .map_err(|_| PyRuntimeError::new_err("the task factory was left half set by a panic"))?;
     event_loop.has_task_factory.store(factory.is_some(), Ordering::Relaxed);
+    let is_native = factory.as_ref().is_some_and(tasks::is_native_factory);
+    event_loop.has_native_tasks.store(is_native, Ordering::Relaxed);
     let previous = std::mem::replace(&mut *current, factory.map(Bound::unbind));
     drop(current);
     drop(previous);
@@ -249,6 +262,20 @@ pub fn task_factory(event_loop: &EventLoop, py: Python<'_>) -> Option<Py<PyAny>>
 }
 
 impl EventLoop {
+    /// Whether tasks and futures of this loop are native.
+    pub fn has_native_tasks(&self) -> bool {
+        self.has_native_tasks.load(Ordering::Relaxed)
+    }
+
+    /// Put a callback of a native task or future into the ready queue, with the checks of `call_soon`.
+    pub fn schedule(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
+        let this = event_loop.get();
+        if this.debug() {
+            event_loop.call_method0(intern!(event_loop.py(), "_check_thread"))?;
+        }
+        Self::enqueue(event_loop, callback)
+    }
+
     /// Put a callback into the ready queue; from a foreign thread into the inbox.
     ///
     /// asyncio lets a foreign thread append to the queue of a running loop without waking it, and programs

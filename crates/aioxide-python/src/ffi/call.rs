@@ -1,4 +1,4 @@
-//! Calling Python with arguments that lie in Rust memory: no tuple is built.
+//! Calling Python with arguments that lie in Rust memory: no tuple is built. And letting a coroutine go on.
 //!
 //! Up to Python 3.13 a daemon thread that wants the GIL back while the interpreter ends is ended by pthread_exit(3),
 //! which unwinds its stack; that aborts the process when it comes to Rust's frames. A loop on such a thread is most
@@ -44,6 +44,12 @@ unsafe extern "C-unwind" {
         count: usize,
         keyword_names: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject;
+
+    fn PyIter_Send(
+        iterator: *mut ffi::PyObject,
+        argument: *mut ffi::PyObject,
+        result: *mut *mut ffi::PyObject,
+    ) -> ffi::PySendResult;
 }
 
 /// Keeps a thread that is being ended where it is; it does not hold the GIL then.
@@ -176,4 +182,35 @@ pub fn call_with_keywords<'py>(
     };
     // SAFETY: the call returns a new reference or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
+}
+
+/// How a coroutine answered.
+pub enum Sent<'py> {
+    /// It waits for this.
+    Yielded(Bound<'py, PyAny>),
+    /// It is done.
+    Returned(Bound<'py, PyAny>),
+}
+
+/// Call `coroutine.send(None)`, without an exception for the value that it returns.
+pub fn send_none<'py>(coroutine: Borrowed<'_, 'py, PyAny>) -> PyResult<Sent<'py>> {
+    let py = coroutine.py();
+    let mut result = std::ptr::null_mut();
+    let none = py.None();
+    let stay = StayHere;
+    // Hidden from link-time optimisation, as in `vectorcall`.
+    let send = std::hint::black_box(
+        PyIter_Send
+            as unsafe extern "C-unwind" fn(
+                *mut ffi::PyObject,
+                *mut ffi::PyObject,
+                *mut *mut ffi::PyObject,
+            ) -> ffi::PySendResult,
+    );
+    // SAFETY: both are live objects; the result is a new reference, or null with an exception set.
+    let answer = unsafe { send(coroutine.as_ptr(), none.as_ptr(), &raw mut result) };
+    std::mem::forget(stay);
+    // SAFETY: as above.
+    let result = unsafe { Bound::from_owned_ptr_or_err(py, result) }?;
+    Ok(if answer == ffi::PySendResult::PYGEN_NEXT { Sent::Yielded(result) } else { Sent::Returned(result) })
 }

@@ -20,6 +20,12 @@ pub fn copy(context: Borrowed<'_, '_, PyAny>) -> PyResult<Py<PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(context.py(), copy) }.map(Bound::unbind)
 }
 
+/// Whether `object` is a `contextvars.Context`.
+pub fn is_context(object: Borrowed<'_, '_, PyAny>) -> bool {
+    // SAFETY: `object` is a live object.
+    unsafe { ffi::PyContext_CheckExact(object.as_ptr()) != 0 }
+}
+
 /// Run `body` inside `context`, as `context.run`.
 ///
 /// Fails with RuntimeError where the context is entered already, and with TypeError where `context`

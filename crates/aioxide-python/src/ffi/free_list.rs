@@ -7,7 +7,8 @@
 //! - A list holds memory of destroyed objects of exactly one class, which has no subclasses.
 //! - Only an attached thread touches a list, one at a time: it holds the GIL.
 //! - An object from a list is not tracked by the garbage collector, one that is allocated is: whoever makes one of these
-//!   classes says which it is to be (`new_hidden`).
+//!   classes says which it is to be (`new_hidden`), or the class says that all are.
+//! - Memory of an object whose finalizer ran is not kept: the collector would take the next one there for finalized.
 #![expect(unsafe_code, reason = "an object's memory is handed out and taken back by C functions of its type")]
 
 use std::cell::UnsafeCell;
@@ -43,6 +44,9 @@ impl FreeList {
 
 /// A class whose objects' memory is kept.
 pub trait Recycled: PyClass {
+    /// Whether the collector is to know every object of the class, also those that Python code makes.
+    const TRACKED: bool = false;
+
     /// The list of this class.
     fn free_list() -> &'static FreeList;
 }
@@ -67,12 +71,24 @@ unsafe extern "C" fn allocate<T: Recycled>(
     class: *mut ffi::PyTypeObject,
     items: ffi::Py_ssize_t,
 ) -> *mut ffi::PyObject {
-    match T::free_list().with(Vec::pop) {
-        // SAFETY: memory of a destroyed object of this class, with its collector's header, that nobody else has.
-        Some(object) => unsafe { ffi::PyObject_Init(object, class) },
+    let Some(object) = T::free_list().with(Vec::pop) else {
         // SAFETY: as the caller promises.
-        None => unsafe { ffi::PyType_GenericAlloc(class, items) },
+        return unsafe { ffi::PyType_GenericAlloc(class, items) };
+    };
+    // SAFETY: memory of a destroyed object of this class, with its collector's header, that nobody else has.
+    let object = unsafe { ffi::PyObject_Init(object, class) };
+    if T::TRACKED {
+        let header = size_of::<ffi::PyObject>();
+        // SAFETY: the class is alive.
+        let size = unsafe { (*class).tp_basicsize }.unsigned_abs();
+        // SAFETY: an object of this class, which is of this size.
+        let body = unsafe { object.cast::<u8>().add(header) };
+        // SAFETY: as above.
+        unsafe { body.write_bytes(0, size - header) };
+        // SAFETY: it was untracked when it was destroyed; empty, as a new one, it has nothing to traverse.
+        unsafe { ffi::PyObject_GC_Track(object.cast()) };
     }
+    object
 }
 
 /// The `tp_free` of a recycled class.
@@ -80,8 +96,10 @@ unsafe extern "C" fn allocate<T: Recycled>(
 /// # Safety
 /// To be called as CPython calls `tp_free`, with the GIL held and an object of this class, which is destroyed.
 unsafe extern "C" fn free<T: Recycled>(object: *mut c_void) {
+    // SAFETY: the memory of an object that has just been destroyed, with its collector's header.
+    let was_finalized = unsafe { ffi::PyObject_GC_IsFinalized(object.cast()) } != 0;
     let is_kept = T::free_list().with(|objects| {
-        let has_room = objects.len() < CAPACITY;
+        let has_room = !was_finalized && objects.len() < CAPACITY;
         if has_room {
             objects.push(object.cast());
         }

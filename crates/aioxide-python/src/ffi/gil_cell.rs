@@ -11,6 +11,7 @@
 use std::cell::{Ref, RefCell, RefMut};
 
 use pyo3::prelude::*;
+use pyo3::pyclass::PyVisit;
 
 /// Mutable state in a frozen class.
 #[derive(Default)]
@@ -44,8 +45,8 @@ impl<T> GilCell<T> {
 
     /// Look at the value during a traversal of the garbage collector, which holds the GIL; `None` where it is being
     /// changed.
-    pub fn visit<R>(&self, visit: impl FnOnce(&T) -> R) -> Option<R> {
-        self.value.try_borrow().ok().map(|value| visit(&value))
+    pub fn look<'a>(&'a self, _visit: &PyVisit<'a>) -> Option<Ref<'a, T>> {
+        self.value.try_borrow().ok()
     }
 
     /// The value, which nobody else can know any more.

@@ -9,6 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo, ffi};
 
+use super::stop_iteration;
+
 /// What one step came to.
 pub enum Step {
     /// It goes on later; this is for who iterates.
@@ -98,7 +100,7 @@ unsafe extern "C" fn send<T: Steps>(
 /// Return `value` as iterators do: nothing at all is None, anything else the argument of a StopIteration.
 fn set_stop_iteration(value: Bound<'_, PyAny>) {
     let py = value.py();
-    if value.is_none() {
+    if value.is_none() || stop_iteration::lend(&value) {
         return;
     }
     // SAFETY: the value is alive.
@@ -108,10 +110,9 @@ fn set_stop_iteration(value: Bound<'_, PyAny>) {
         returned(py, value.unbind()).restore(py);
         return;
     }
-    // SAFETY: the interpreter's exception classes live as long as it does.
-    let class = unsafe { ffi::PyExc_StopIteration };
+    let class = PyStopIteration::type_object(py);
     // SAFETY: both objects are alive; the call takes references of its own.
-    unsafe { ffi::PyErr_SetObject(class, value.as_ptr()) };
+    unsafe { ffi::PyErr_SetObject(class.as_ptr(), value.as_ptr()) };
 }
 
 /// The exception that returns `value`.

@@ -43,6 +43,16 @@ impl<'a, 'py> Arguments<'a, 'py> {
         Ok(self.positional)
     }
 
+    /// Refuse keywords; those that name positional arguments were put into their places before.
+    pub fn no_keywords(&self, method: &str) -> PyResult<()> {
+        match self.keywords().next() {
+            None => Ok(()),
+            Some((name, _)) => {
+                Err(PyTypeError::new_err(format!("{method}() got an unexpected keyword argument '{name}'")))
+            }
+        }
+    }
+
     /// The value of the only keyword the method takes, an interned `name`, if it was given and is not None.
     pub fn only_keyword(
         &self,

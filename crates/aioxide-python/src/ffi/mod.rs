@@ -16,5 +16,7 @@ pub mod free_list;
 pub mod gil_cell;
 pub mod iteration;
 pub mod method;
+pub mod object_slots;
+pub mod stop_iteration;
 pub mod task_callbacks;
 pub mod weak_set;

@@ -1,18 +1,24 @@
 //! Recognising the two callbacks that CPython's C `asyncio.Task` hands to `call_soon`: its step and its
-//! wake-up. The C code drops the handle that `call_soon` returns, so none needs to be made.
+//! wake-up. The C code drops the handle that `call_soon` returns, so none needs to be made. And making the wake-up
+//! that our own task leaves with futures of other classes, which is recognised likewise.
 //!
 //! The step is an instance of the private type `TaskStepMethWrapper`; the wake-up is a built-in method
 //! `task_wakeup` bound to a task (CPython `Modules/_asynciomodule.c`). Neither is importable, so each
 //! is recognised by its C name once and by address from then on. On a Python where they are named
 //! otherwise nothing is recognised, and every callback gets a handle.
-#![expect(unsafe_code, reason = "reads C names and method tables of CPython objects")]
+#![expect(
+    unsafe_code,
+    reason = "reads C names and method tables of CPython objects, and makes such a method"
+)]
 
 use std::ffi::CStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use pyo3::exceptions::PySystemError;
 use pyo3::prelude::*;
-use pyo3::{Borrowed, ffi};
+use pyo3::{Borrowed, PyTypeInfo, ffi};
 
 /// What a callback is to the ready queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +29,67 @@ pub enum Kind {
     TaskWakeup,
     /// Anything else.
     Other,
+}
+
+/// A task whose wake-up is a built-in method.
+pub trait Woken: PyTypeInfo {
+    /// Go on: `future` is done.
+    fn wake_up(task: &Bound<'_, Self>, future: &Bound<'_, PyAny>) -> PyResult<()>;
+}
+
+static OUR_WAKEUP_METHOD: AtomicPtr<ffi::PyMethodDef> = AtomicPtr::new(ptr::null_mut());
+
+/// Make the callback that wakes `task` up, a built-in method named as that of the C task.
+pub fn wakeup_of<'py, T: Woken>(task: &Bound<'py, T>) -> PyResult<Bound<'py, PyAny>> {
+    if OUR_WAKEUP_METHOD.load(Ordering::Acquire).is_null() {
+        let definition = Box::into_raw(Box::new(ffi::PyMethodDef {
+            ml_name: c"task_wakeup".as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer { PyCFunction: wake_up::<T> },
+            ml_flags: ffi::METH_O,
+            ml_doc: ptr::null(),
+        }));
+        // Another thread may have been faster; then its definition is used and ours is never freed.
+        let _ = OUR_WAKEUP_METHOD.compare_exchange(
+            ptr::null_mut(),
+            definition,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+    }
+    let definition = OUR_WAKEUP_METHOD.load(Ordering::Acquire);
+    // SAFETY: the definition is never freed; the function keeps the task alive.
+    let function = unsafe { ffi::PyCFunction_NewEx(definition, task.as_ptr(), ptr::null_mut()) };
+    // SAFETY: the call returns a new reference or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(task.py(), function) }
+}
+
+/// The C function behind a wake-up.
+///
+/// # Safety
+/// To be called by the interpreter only, as a METH_O function that is bound to a `T`.
+unsafe extern "C" fn wake_up<T: Woken>(
+    task: *mut ffi::PyObject,
+    future: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter calls functions on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the interpreter holds a reference during the call.
+    let task = unsafe { Borrowed::from_ptr(py, task) };
+    // SAFETY: `wakeup_of` bound the function to a T.
+    let task = unsafe { task.cast_unchecked::<T>() };
+    // SAFETY: the interpreter holds a reference during the call.
+    let future = unsafe { Borrowed::from_ptr(py, future) };
+    match catch_unwind(AssertUnwindSafe(|| T::wake_up(&task, &future))) {
+        Ok(Ok(())) => py.None().into_ptr(),
+        Ok(Err(error)) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+        Err(_panic) => {
+            PySystemError::new_err("aioxide panicked; please report this as a bug").restore(py);
+            ptr::null_mut()
+        }
+    }
 }
 
 static STEP_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -37,11 +104,10 @@ pub fn kind_of(callback: Borrowed<'_, '_, PyAny>) -> Kind {
     }
     if callback_type == &raw mut ffi::PyCFunction_Type {
         let method = method_table(callback);
-        return if method == WAKEUP_METHOD.load(Ordering::Relaxed) || learn_wakeup(callback, method) {
-            Kind::TaskWakeup
-        } else {
-            Kind::Other
-        };
+        let is_wakeup = method == WAKEUP_METHOD.load(Ordering::Relaxed)
+            || method == OUR_WAKEUP_METHOD.load(Ordering::Relaxed)
+            || learn_wakeup(callback, method);
+        return if is_wakeup { Kind::TaskWakeup } else { Kind::Other };
     }
     if STEP_TYPE.load(Ordering::Relaxed).is_null() && learn_step(callback_type) {
         return Kind::TaskStep;

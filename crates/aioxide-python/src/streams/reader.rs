@@ -366,13 +366,11 @@ impl StreamReader {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self.state.visit(|state| {
-            visit.call(&state.event_loop)?;
-            visit.call(&state.exception)?;
-            visit.call(&state.transport)?;
-            visit.call(&state.waiter)
-        });
-        visited.unwrap_or(Ok(()))
+        let Some(state) = self.state.look(&visit) else { return Ok(()) };
+        visit.call(&state.event_loop)?;
+        visit.call(&state.exception)?;
+        visit.call(&state.transport)?;
+        visit.call(&state.waiter)
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -148,13 +148,11 @@ impl StreamWriter {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visited = self.state.visit(|state| {
-            visit.call(&state.transport)?;
-            visit.call(&state.protocol)?;
-            visit.call(&state.reader)?;
-            visit.call(&state.event_loop)
-        });
-        visited.unwrap_or(Ok(()))
+        let Some(state) = self.state.look(&visit) else { return Ok(()) };
+        visit.call(&state.transport)?;
+        visit.call(&state.protocol)?;
+        visit.call(&state.reader)?;
+        visit.call(&state.event_loop)
     }
 
     fn __clear__(&self, py: Python<'_>) {

@@ -548,18 +548,16 @@ impl StreamTransport {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
         visit.call(&self.context)?;
-        let visited = self.state.visit(|state| {
-            if let Some(protocol) = &state.protocol {
-                visit.call(&protocol.object)?;
-            }
-            if let Descriptor::Object(object, _) = &state.descriptor {
-                visit.call(object)?;
-            }
-            visit.call(&state.extra.dictionary)?;
-            visit.call(state.writing.file.waiter())?;
-            visit.call(&state.server)
-        });
-        visited.unwrap_or(Ok(()))
+        let Some(state) = self.state.look(&visit) else { return Ok(()) };
+        if let Some(protocol) = &state.protocol {
+            visit.call(&protocol.object)?;
+        }
+        if let Descriptor::Object(object, _) = &state.descriptor {
+            visit.call(object)?;
+        }
+        visit.call(&state.extra.dictionary)?;
+        visit.call(state.writing.file.waiter())?;
+        visit.call(&state.server)
     }
 
     fn __clear__(&self) {

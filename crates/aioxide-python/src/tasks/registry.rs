@@ -1,0 +1,221 @@
+//! What asyncio knows of tasks: which there are (`all_tasks`), which one runs (`current_task`), and how many had no name.
+//!
+//! Up to Python 3.13 the running tasks are in the dictionary `asyncio.tasks._current_tasks`; from 3.14 on the
+//! interpreter keeps the one of each thread, and only asyncio's own functions reach it.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyIterator};
+
+use super::task::Task;
+use crate::event_loop::EventLoop;
+use crate::ffi::call::call;
+use crate::ffi::weak_set::{self, Registry};
+
+/// asyncio's books of tasks.
+struct Books {
+    /// The set of tasks, or where asyncio has another than we know, the function that adds one.
+    scheduled: Result<Registry, Py<PyAny>>,
+    current: Current,
+    /// asyncio's counter of tasks without a name, an iterator.
+    counter: Py<PyIterator>,
+    /// What eager tasks need, which Python 3.12 and later have.
+    eager: Option<EagerBooks>,
+}
+
+enum Current {
+    Dictionary(Py<PyDict>),
+    Functions { enter: Py<PyAny>, leave: Py<PyAny> },
+}
+
+struct EagerBooks {
+    swap: Py<PyAny>,
+    register: Py<PyAny>,
+    unregister: Py<PyAny>,
+}
+
+static BOOKS: PyOnceLock<Books> = PyOnceLock::new();
+
+fn books(py: Python<'_>) -> PyResult<&'static Books> {
+    BOOKS.get_or_try_init(py, || {
+        let tasks = py.import("asyncio.tasks")?;
+        let name = |name: &str| tasks.getattr(name).map(Bound::unbind);
+        let scheduled = match task_set(&tasks)? {
+            Some(set) => Ok(weak_set::accelerate(&set)?),
+            None => Err(name("_register_task")?),
+        };
+        let current = match tasks.getattr_opt("_current_tasks")?.map(Bound::cast_into::<PyDict>) {
+            Some(Ok(dictionary)) if py.version_info() < (3, 14) => Current::Dictionary(dictionary.unbind()),
+            _ => Current::Functions { enter: name("_enter_task")?, leave: name("_leave_task")? },
+        };
+        let eager = match tasks.getattr_opt("_swap_current_task")? {
+            Some(swap) => Some(EagerBooks {
+                swap: swap.unbind(),
+                register: name("_register_eager_task")?,
+                unregister: name("_unregister_eager_task")?,
+            }),
+            None => None,
+        };
+        let counter = tasks.getattr("_task_name_counter")?.getattr("__self__")?.cast_into()?.unbind();
+        Ok(Books { scheduled, current, counter, eager })
+    })
+}
+
+/// The `WeakSet` in which asyncio keeps scheduled tasks.
+fn task_set<'py>(tasks: &Bound<'py, PyModule>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = tasks.py();
+    let weak_set = py.import("weakref")?.getattr("WeakSet")?;
+    let candidates = if py.version_info() < (3, 14) {
+        let name = if py.version_info() >= (3, 12) { "_scheduled_tasks" } else { "_all_tasks" };
+        tasks.getattr_opt(name)?.into_iter().collect()
+    } else {
+        // Its only way out of the C module: what that holds has no name there.
+        let referents = py.import("gc")?.call_method1("get_referents", (py.import("_asyncio")?,))?;
+        referents.try_iter()?.collect::<PyResult<Vec<_>>>()?
+    };
+    let mut sets = candidates.into_iter().filter(|candidate| candidate.get_type().is(&weak_set));
+    Ok(match (sets.next(), sets.next()) {
+        (Some(set), None) => Some(set),
+        _ => None,
+    })
+}
+
+/// Register tasks natively, those of asyncio included where it does it in Python.
+pub fn prepare(py: Python<'_>) -> PyResult<()> {
+    books(py).map(drop)
+}
+
+/// Let `asyncio.all_tasks` find a task.
+pub fn register(task: &Bound<'_, Task>) -> PyResult<()> {
+    let py = task.py();
+    match &books(py)?.scheduled {
+        Ok(registry) => {
+            let entry = registry.add(task.as_any())?;
+            let previous = task.get().state.with(py, |state| state.registration.replace(entry));
+            drop(previous);
+            Ok(())
+        }
+        Err(function) => function.call1(py, (task,)).map(drop),
+    }
+}
+
+/// Forget a task that is done, which `all_tasks` leaves out anyhow: cheaper now than when it dies.
+pub fn unregister(task: &Bound<'_, Task>) -> PyResult<()> {
+    let py = task.py();
+    let entry = task.get().state.with(py, |state| state.registration.take());
+    match (entry, &books(py)?.scheduled) {
+        (Some(entry), Ok(registry)) => registry.remove(py, entry),
+        _ => Ok(()),
+    }
+}
+
+/// Return the next number of a task without a name.
+pub fn next_number(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let mut counter = books(py)?.counter.bind(py).clone();
+    match counter.next() {
+        Some(number) => number.map(Bound::unbind),
+        None => Err(PyRuntimeError::new_err("asyncio's counter of tasks has ended")),
+    }
+}
+
+/// Run `body` as the current task of the loop.
+pub fn run_as<R>(
+    event_loop: &Bound<'_, EventLoop>,
+    task: &Bound<'_, Task>,
+    body: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    let py = task.py();
+    let current = &books(py)?.current;
+    current.enter(event_loop, task)?;
+    let result = body();
+    match current.leave(event_loop, task) {
+        Ok(()) => result,
+        Err(error) => result.and(Err(error)),
+    }
+}
+
+impl Current {
+    fn enter(&self, event_loop: &Bound<'_, EventLoop>, task: &Bound<'_, Task>) -> PyResult<()> {
+        let py = task.py();
+        match self {
+            Self::Dictionary(dictionary) => {
+                let dictionary = dictionary.bind(py);
+                // Nearly always it is empty here: a look at its size is cheaper than one for the loop.
+                if !dictionary.is_empty()
+                    && let Some(current) = dictionary.get_item(event_loop)?
+                {
+                    return Err(PyRuntimeError::new_err(format!(
+                        "Cannot enter into task {} while another task {} is being executed.",
+                        task.repr()?,
+                        current.repr()?
+                    )));
+                }
+                dictionary.set_item(event_loop, task)
+            }
+            Self::Functions { enter, .. } => call(
+                enter.bind_borrowed(py),
+                &[event_loop.clone().into_any().unbind(), task.clone().into_any().unbind()],
+            )
+            .map(drop),
+        }
+    }
+
+    fn leave(&self, event_loop: &Bound<'_, EventLoop>, task: &Bound<'_, Task>) -> PyResult<()> {
+        let py = task.py();
+        match self {
+            Self::Dictionary(dictionary) => {
+                let dictionary = dictionary.bind(py);
+                if is_only_entry(dictionary, event_loop, task) {
+                    return dictionary.del_item(event_loop);
+                }
+                let current = dictionary.get_item(event_loop)?;
+                if !current.as_ref().is_some_and(|current| current.is(task)) {
+                    let current = current.map_or_else(
+                        || Ok("None".to_owned()),
+                        |task| task.repr().map(|repr| repr.to_string()),
+                    )?;
+                    return Err(PyRuntimeError::new_err(format!(
+                        "Leaving task {} does not match the current task {current}.",
+                        task.repr()?
+                    )));
+                }
+                dictionary.del_item(event_loop)
+            }
+            Self::Functions { leave, .. } => call(
+                leave.bind_borrowed(py),
+                &[event_loop.clone().into_any().unbind(), task.clone().into_any().unbind()],
+            )
+            .map(drop),
+        }
+    }
+}
+
+/// Whether a dictionary holds this loop with this task and nothing else, as nearly always.
+fn is_only_entry(
+    dictionary: &Bound<'_, PyDict>,
+    event_loop: &Bound<'_, EventLoop>,
+    task: &Bound<'_, Task>,
+) -> bool {
+    dictionary.len() == 1
+        && dictionary.iter().next().is_some_and(|(key, value)| key.is(event_loop) && value.is(task))
+}
+
+/// Run `body`, a task's first step, inside whatever task creates it (Python 3.12).
+pub fn run_eagerly(
+    event_loop: &Bound<'_, EventLoop>,
+    task: &Bound<'_, Task>,
+    body: impl FnOnce() -> PyResult<()>,
+) -> PyResult<()> {
+    let py = task.py();
+    let Some(eager) = &books(py)?.eager else {
+        return Err(PyRuntimeError::new_err("this Python has no eager tasks"));
+    };
+    let previous = eager.swap.call1(py, (event_loop, task))?;
+    let ran = eager.register.call1(py, (task,)).map(drop).and_then(|()| {
+        let ran = body();
+        ran.and(eager.unregister.call1(py, (task,)).map(drop))
+    });
+    let swapped = eager.swap.call1(py, (event_loop, previous)).map(drop);
+    ran.and(swapped)
+}
