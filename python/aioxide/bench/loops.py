@@ -88,7 +88,7 @@ def installed(module: str) -> str:
         return str(getattr(importlib.import_module(module), "__version__", "unknown"))
 
 
-KNOWN_DRIVERS = MappingProxyType({"uvloop": "libuv", "rloop": "mio"})
+KNOWN_DRIVERS = MappingProxyType({"uvloop": "libuv", "rloop": "mio", "rsloop": "io_uring"})
 
 
 def aioxide(driver: str, addition: str | None = None, scopes: frozenset[str] | None = None) -> Candidate:
