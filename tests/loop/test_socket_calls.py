@@ -379,3 +379,51 @@ async def test_both_directions_at_once(loop, pair):
     with in_thread(echo):
         received, _ = await asyncio.gather(receive(), loop.sock_sendall(ours, data))
     assert received == data
+
+
+async def test_a_waiting_call_leaves_the_watchers_of_the_descriptor_alone(loop, pair, is_aioxide):
+    if not is_aioxide:
+        pytest.skip("with asyncio a waiting call takes the place of the descriptor's watcher")
+    ours, theirs = pair
+    called = asyncio.Event()
+    loop.add_reader(ours, called.set)
+    waiting = [asyncio.create_task(loop.sock_recv(ours, 1)) for _ in range(2)]
+    await asyncio.sleep(0)
+    theirs.send(b"ab")
+    assert sorted(await asyncio.gather(*waiting)) == [b"a", b"b"]
+    called.clear()
+    theirs.send(b"c")
+    await called.wait()
+    assert loop.remove_reader(ours)
+
+
+async def test_a_socket_of_another_type_is_asked_itself(loop, pair):
+    ours, theirs = pair
+
+    class Loud(socket.socket):
+        def recv(self, *arguments):
+            return super().recv(*arguments).upper()
+
+    with Loud(fileno=ours.detach()) as loud:
+        loud.setblocking(False)
+        task = asyncio.create_task(loop.sock_recv(loud, 10))
+        await asyncio.sleep(0)
+        theirs.send(b"hello")
+        assert await task == b"HELLO"
+
+
+async def test_a_call_that_nobody_awaits_does_nothing(loop, pair):
+    ours, theirs = pair
+    theirs.send(b"hello")
+    with pytest.warns(RuntimeWarning, match="sock_recv|_receive"):
+        loop.sock_recv(ours, 10)
+    assert await loop.sock_recv(ours, 10) == b"hello"
+
+
+async def test_a_call_that_is_closed_while_it_waits_ends(loop, pair):
+    ours, theirs = pair
+    call = loop.sock_recv(ours, 10)
+    call.send(None)
+    call.close()
+    theirs.send(b"hello")
+    assert await loop.sock_recv(ours, 10) == b"hello"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import errno
 import gc
 import os
 import socket
@@ -365,6 +367,35 @@ async def test_a_local_address_of_others_cannot_be_bound(loop):
 async def test_a_dead_port_is_refused(loop):
     with pytest.raises(ConnectionRefusedError):
         await loop.create_connection(asyncio.Protocol, "127.0.0.1", unused_port())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_error_of_a_refused_connection_names_the_address(loop, host):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        taken.bind((host, 0))
+        address = taken.getsockname()
+        with pytest.raises(ConnectionRefusedError) as refused:
+            await loop.create_connection(asyncio.Protocol, *address[:2])
+    assert refused.value.args == (errno.ECONNREFUSED, f"Connect call failed {address}")
+
+
+async def test_a_connection_is_made_in_the_callers_context(loop):
+    variable = contextvars.ContextVar("variable")
+    seen = []
+
+    class Curious(asyncio.Protocol):
+        def connection_made(self, transport):
+            seen.append(variable.get())
+
+    async with asyncio.timeout(10):
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        variable.set("ours")
+        transport, _ = await loop.create_connection(Curious, *server.sockets[0].getsockname())
+        assert seen == ["ours"]
+        transport.close()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0)
 
 
 async def test_every_address_is_tried(loop):
