@@ -1,8 +1,8 @@
 """Rust futures and native streams as awaitables: in the place of coroutines, whoever takes one.
 
 `_trial_future` makes what no method does on demand: a future that wakes itself, that other threads wake, that
-fails or panics. It needs aioxide's loop; everything else runs on asyncio too: what asyncio does with coroutines
-is the reference for what it does with our awaitables.
+fails or panics. It needs aioxide's loop. Everything else runs on asyncio too: what asyncio does with its
+coroutines shows what is expected of our awaitables.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -58,8 +58,7 @@ pub fn _trial_future(
                     return Poll::Ready(());
                 }
                 left -= 1;
-                let waker = context.waker().clone();
-                std::thread::spawn(move || waker.wake());
+                wake_elsewhere(context.waker().clone());
                 Poll::Pending
             })
             .await;
@@ -79,6 +78,12 @@ pub fn _trial_future(
         }),
         _ => Err(PyValueError::new_err("no such trial")),
     }
+}
+
+/// Wake from a thread that neither Python nor a runtime knows.
+#[expect(clippy::disallowed_methods, reason = "a thread of the pool would be the runtime's own")]
+fn wake_elsewhere(waker: Waker) {
+    std::thread::spawn(move || waker.wake());
 }
 
 /// Tells when a future is dropped.

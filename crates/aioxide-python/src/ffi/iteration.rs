@@ -108,8 +108,10 @@ fn set_stop_iteration(value: Bound<'_, PyAny>) {
         returned(py, value.unbind()).restore(py);
         return;
     }
+    // SAFETY: the interpreter's exception classes live as long as it does.
+    let class = unsafe { ffi::PyExc_StopIteration };
     // SAFETY: both objects are alive; the call takes references of its own.
-    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
+    unsafe { ffi::PyErr_SetObject(class, value.as_ptr()) };
 }
 
 /// The exception that returns `value`.
