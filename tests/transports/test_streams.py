@@ -463,3 +463,20 @@ async def test_start_tls(loop, streams):
     await close(writer)
     server.close()
     await server.wait_closed()
+
+
+async def test_a_subclass_that_waits_for_data_itself(loop, streams):
+    class Reader(streams.StreamReader):
+        async def peek(self):
+            while not self._buffer and not self.at_eof():
+                await self._wait_for_data("peek")
+            return bytes(self._buffer)
+
+    reader = Reader(loop=loop)
+    peeking = asyncio.create_task(reader.peek())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="another coroutine is already waiting"):
+        await reader.read(1)
+    reader.feed_data(b"data")
+    assert await peeking == b"data"
+    assert await reader.readexactly(4) == b"data"

@@ -142,6 +142,7 @@ impl StreamReader {
                     return Err(PyValueError::new_err(text));
                 }
                 Attempt::NoMoreLines => return Err(no_more_lines()),
+                Attempt::Nothing => return Ok(Some(py.None())),
             }
         }
     }
@@ -311,7 +312,12 @@ impl StreamReader {
         Self::request(slf, "StreamReader.__anext__", Request::Next(0))
     }
 
-    // What asyncio's class keeps under these names, for those who look at them.
+    // What asyncio's class has under these names, for its subclasses and those who look at them.
+
+    /// Wait until more comes, or the end.
+    fn _wait_for_data(slf: &Bound<'_, Self>, _func_name: &Bound<'_, PyAny>) -> PyResult<Py<Awaitable>> {
+        Self::request(slf, "StreamReader._wait_for_data", Request::More(false))
+    }
 
     /// A copy of what has come.
     #[getter]

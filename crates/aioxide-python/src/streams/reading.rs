@@ -22,6 +22,8 @@ pub enum Request {
     ReadLine(usize),
     /// A step of `async for`; as for `readline()`.
     Next(usize),
+    /// Nothing but that more comes, or the end; whether it was waited for. Subclasses of asyncio's use it.
+    More(bool),
 }
 
 /// What `readuntil` looks for.
@@ -80,6 +82,8 @@ pub enum Attempt {
     LineTooLong(&'static str, usize),
     /// There are no more lines.
     NoMoreLines,
+    /// Nothing was asked for.
+    Nothing,
 }
 
 impl Request {
@@ -89,6 +93,7 @@ impl Request {
             Self::Read(_) | Self::ReadAll(_) => "read",
             Self::ReadExactly(_) => "readexactly",
             Self::ReadUntil(..) | Self::ReadLine(_) | Self::Next(_) => "readuntil",
+            Self::More(_) => "_wait_for_data",
         }
     }
 
@@ -132,6 +137,13 @@ impl Request {
             }
             Self::ReadUntil(Separators::Several(separators), offset) => {
                 until(buffer, separators, offset, limit, ended)
+            }
+            Self::More(waited) => {
+                if std::mem::replace(waited, true) {
+                    Attempt::Nothing
+                } else {
+                    Attempt::Wait
+                }
             }
             Self::ReadLine(offset) => line(buffer, offset, limit, ended),
             Self::Next(offset) => match line(buffer, offset, limit, ended) {
