@@ -519,7 +519,7 @@ async def eager_tasks(stage):
 
     coroutine = body(True)
     if not since_312:
-        stage.attempt(stage.loop.create_task, coroutine, eager_start=True)
+        stage.refused(stage.loop.create_task, coroutine, eager_start=True)
         coroutine.close()
         return
     coroutine.close()
