@@ -6,6 +6,8 @@ connection to a literal address, Rust makes by itself.
 
 from __future__ import annotations
 
+import socket
+from asyncio import base_events
 from typing import Any
 
 from ._native_loop import NativeLoop
@@ -20,6 +22,14 @@ async def _start_serving(server: Any) -> None:
         raise
 
 
+_Socket = socket.socket
+
+
+def _may_connect_natively() -> bool:
+    # Who replaces Python's sockets, in tests mostly, wants to see every connection.
+    return vars(base_events).get("socket") is socket and socket.socket is _Socket
+
+
 class Doors(NativeLoop):
     """Methods that open something."""
 
@@ -28,7 +38,8 @@ class Doors(NativeLoop):
     ) -> Any:
         """Connect to a TCP server, as `asyncio.BaseEventLoop.create_connection` does."""
         self._check_closed()
-        if not options and type(host) is str and type(port) is int and 0 < port < 65536 and not self._debug:
+        is_usual = type(host) is str and type(port) is int and 0 < port < 65536
+        if is_usual and not options and not self._debug and _may_connect_natively():
             connecting = self._connect(protocol_factory, host, port)
             if connecting is not None:
                 return await connecting

@@ -398,6 +398,17 @@ async def test_a_connection_is_made_in_the_callers_context(loop):
         await asyncio.sleep(0)
 
 
+async def test_who_replaces_pythons_sockets_sees_every_connection(loop, monkeypatch):
+    class Refusing(socket.socket):
+        def connect(self, address):
+            raise OSError(errno.EPERM, "no network in tests")
+
+    with listening() as server:
+        monkeypatch.setattr(socket, "socket", Refusing)
+        with pytest.raises(OSError, match="no network in tests"):
+            await loop.create_connection(asyncio.Protocol, *server.getsockname())
+
+
 async def test_every_address_is_tried(loop):
     port = unused_port()
     with listening() as server:
