@@ -60,10 +60,16 @@ impl<'a, 'py> Arguments<'a, 'py> {
         name: &Bound<'py, PyString>,
     ) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
         let Some(names) = self.keyword_names else { return Ok(None) };
-        if let [given] = self.keyword_values
-            && names.get_borrowed_item(0)?.is(name)
-        {
-            return Ok(Some(*given).filter(|given| !given.is_none()));
+        if let [given] = self.keyword_values {
+            let keyword = names.get_borrowed_item(0)?;
+            // The C task's own name is not interned; comparing the bytes is cheaper than asking the two objects.
+            let is_it = keyword.is(name)
+                || keyword.cast::<PyString>().is_ok_and(|keyword| {
+                    matches!((keyword.to_str(), name.to_str()), (Ok(keyword), Ok(name)) if keyword == name)
+                });
+            if is_it {
+                return Ok(Some(*given).filter(|given| !given.is_none()));
+            }
         }
         let mut value = None;
         for (keyword, given) in self.keywords() {

@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::protocol::Manner;
+use super::protocol::{Manner, Protocol};
 use super::stream::{Borrow, Event, Kind, Phase, StreamTransport};
 use super::streams;
 use super::tls::transport::TlsTransport;
@@ -77,9 +77,17 @@ impl StreamTransport {
     /// Feed asyncio's streams from here, or let them be called if anything about them is unusual.
     fn deliver_to_streams(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<()> {
         let py = slf.py();
-        let protocol = slf.state().protocol.as_ref().map(|protocol| protocol.object.clone_ref(py));
-        let Some(protocol) = protocol else { return Ok(()) };
-        match streams::feed(protocol.bind(py), data) {
+        let (protocol, reader) = match &slf.state().protocol {
+            Some(Protocol { reader: Some(reader), .. }) => (None, Some(reader.clone_ref(py))),
+            Some(protocol) => (Some(protocol.object.clone_ref(py)), None),
+            None => return Ok(()),
+        };
+        let fed = match (&reader, &protocol) {
+            (Some(reader), _) => streams::feed_own(reader.bind(py), data).map(|()| true),
+            (None, Some(protocol)) => streams::feed(protocol.bind(py), data),
+            (None, None) => Ok(true),
+        };
+        match fed {
             Ok(true) => Ok(()),
             Ok(false) => Self::deliver_bytes(slf, PyBytes::new(py, data)),
             Err(error) => Self::data_not_received(slf, error),

@@ -5,7 +5,7 @@
 //! asyncio.
 
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyWeakrefReference};
 use pyo3::{Borrowed, intern};
 
 use super::stream::{Borrow, StreamTransport};
@@ -21,6 +21,8 @@ pub struct Protocol {
     pub object: Py<PyAny>,
     /// How it wants them.
     pub manner: Manner,
+    /// Who gets them, where both are our own streams.
+    pub reader: Option<Py<PyWeakrefReference>>,
 }
 
 /// How a protocol wants its bytes.
@@ -57,7 +59,8 @@ impl Protocol {
         } else {
             Manner::Plain
         };
-        Ok(Self { object: object.unbind(), manner })
+        let reader = if manner == Manner::Streams { streams::own_reader(&object) } else { None };
+        Ok(Self { object: object.unbind(), manner, reader })
     }
 }
 

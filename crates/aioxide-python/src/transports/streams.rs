@@ -22,6 +22,31 @@ pub fn are_fed(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(streams.is_some_and(is_known))
 }
 
+/// The reader behind our own protocol, which feeds it without being asked each time.
+pub fn own_reader(protocol: &Bound<'_, PyAny>) -> Option<Py<PyWeakrefReference>> {
+    if !streams::is_our_protocol(protocol) {
+        return None;
+    }
+    let py = protocol.py();
+    let streams = imports(py).ok()?.streams.as_ref()?;
+    let data_received = streams.data_received.bind_borrowed(py);
+    if !bound_method::is_function(protocol, intern!(py, "data_received"), data_received) {
+        return None;
+    }
+    let reader = protocol.getattr(intern!(py, "_stream_reader_wr")).ok()?;
+    let reader = reader.cast_into::<PyWeakrefReference>().ok()?;
+    reader.upgrade().is_some_and(|reader| streams::is_our_reader(&reader)).then(|| reader.unbind())
+}
+
+/// Feed the reader that `own_reader` found.
+pub fn feed_own(reader: &Bound<'_, PyWeakrefReference>, data: &[u8]) -> PyResult<()> {
+    let Some(reader) = reader.upgrade() else {
+        // Nobody wants it any more.
+        return Ok(());
+    };
+    StreamReader::feed(reader.cast::<StreamReader>()?, data)
+}
+
 /// Do what `protocol.data_received(data)` does; `false` where nothing was done, and it must be called.
 pub fn feed(protocol: &Bound<'_, PyAny>, data: &[u8]) -> PyResult<bool> {
     let py = protocol.py();

@@ -606,6 +606,7 @@ impl TlsTransport {
         }
         if let Some(protocol) = &self.protocol {
             visit.call(&protocol.object)?;
+            visit.call(&protocol.reader)?;
         }
         visit.call(&self.waiter)?;
         visit.call(&self.timer)?;
