@@ -18,6 +18,7 @@ import pytest
 from leaks import forget_earlier_children, open_files
 
 LOOPS = ("asyncio", "uring", "epoll")
+TLS_ENGINES = ("direct", "python")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
@@ -27,8 +28,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "loop_name" in metafunc.fixturenames:
-        metafunc.parametrize("loop_name", metafunc.config.getoption("--loops").split(","), scope="session")
+    if "loop_name" not in metafunc.fixturenames:
+        return
+    loops = metafunc.config.getoption("--loops").split(",")
+    if "tls_engine" in metafunc.fixturenames:
+        pairs = [(loop, engine) for loop in loops for engine in tls_engines(loop)]
+        metafunc.parametrize(("loop_name", "tls_engine_name"), pairs, scope="session")
+    else:
+        metafunc.parametrize("loop_name", loops, scope="session")
+
+
+def tls_engines(loop_name: str) -> tuple[str, ...]:
+    """Return the ways in which a loop speaks TLS; loops that are not ours have one."""
+    return TLS_ENGINES if loop_name in ("uring", "epoll") else ("own",)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -64,6 +76,21 @@ def require_driver(driver: str) -> None:
     """Skip the test when the kernel denies its driver; epoll is never denied, "native" means any."""
     if driver == "uring" and (reason := why_unavailable(driver)):
         pytest.skip(reason)
+
+
+@pytest.fixture
+def tls_engine(tls_engine_name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the test run with each engine of TLS; `pytest.mark.usefixtures` does for a whole file."""
+    if tls_engine_name == "own":
+        return tls_engine_name
+    import aioxide
+
+    monkeypatch.setenv("AIOXIDE_TLS", "auto")
+    info = aioxide.build_info()
+    if tls_engine_name == "direct" and info["tls"] != "direct":
+        pytest.skip(f"no direct TLS here: {info['tls_reason']}")
+    monkeypatch.setenv("AIOXIDE_TLS", tls_engine_name)
+    return tls_engine_name
 
 
 @pytest.fixture

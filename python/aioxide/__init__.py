@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from ._running import new_event_loop, run
-from ._rust import build_info, native_task_factory
+from ._rust import __version__, build_info, native_task_factory
 from ._streams import (
     StreamReader,
     StreamWriter,
@@ -18,8 +18,6 @@ from ._streams import (
     start_unix_server,
 )
 from .loop import EventLoop
-
-__version__: str = build_info()["version"]
 
 __all__ = [
     "EventLoop",

@@ -24,6 +24,7 @@ __all__ = [
     "TimerHandle",
     "TlsTransport",
     "Waiter",
+    "__version__",
     "_trial_future",
     "build_info",
     "native_task_factory",
@@ -33,11 +34,13 @@ __all__ = [
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
+__version__: str
+
 def socket_inode(path: str) -> int | None:
     """Return the inode of the socket file at a path; None where another kind of file is there."""
 
 def build_info() -> dict[str, Any]:
-    """Describe this build and what this machine allows: versions, driver and the reason for it."""
+    """Describe this build and what this machine allows: version, driver and TLS engine, and why those."""
 
 def native_task_factory(
     loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, _T], **kwargs: Any

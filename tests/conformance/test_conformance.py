@@ -32,6 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     classes = [entry for entry in supervisor.list_classes() if scope.reason_excluded(*entry) is None]
     if metafunc.function is test_own_streams_behave_as_asyncios:
         classes = [entry for entry in classes if entry[0] == "test_streams"]
+    if metafunc.function is test_class_behaves_as_on_asyncio_with_the_other_engine_of_tls:
+        classes = [entry for entry in classes if entry[0] in ("test_ssl", "test_sslproto")]
     metafunc.parametrize("test_class", classes, ids=[".".join(entry) for entry in classes])
 
 
@@ -62,6 +64,24 @@ def reference(test_class: tuple[str, str], pytestconfig: pytest.Config) -> dict[
 def test_class_behaves_as_on_asyncio(
     test_class: tuple[str, str], driver: str, reference: dict[str, str], require_driver: None
 ) -> None:
+    check_class(test_class, driver, reference)
+
+
+@pytest.mark.timeout(2 * supervisor.CLASS_LIMIT + 30)
+@pytest.mark.parametrize("driver", ["uring", "epoll"])
+def test_class_behaves_as_on_asyncio_with_the_other_engine_of_tls(
+    test_class: tuple[str, str],
+    driver: str,
+    reference: dict[str, str],
+    require_driver: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIOXIDE_TLS", "python")
+    check_class(test_class, driver, reference)
+
+
+def check_class(test_class: tuple[str, str], driver: str, reference: dict[str, str]) -> None:
+    """Run the tests of a class that asyncio passes, and compare with what is expected of them."""
     class_name = ".".join(test_class)
     passed = [test for test, outcome in reference.items() if outcome == "passed"]
     if not passed:

@@ -25,6 +25,8 @@ from tls_peers import (
     write_until_paused,
 )
 
+pytestmark = pytest.mark.usefixtures("tls_engine")
+
 
 def options(side):
     """Return what start_tls takes on this side."""

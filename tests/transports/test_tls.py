@@ -26,6 +26,8 @@ from tls_peers import (
     server_context,
 )
 
+pytestmark = pytest.mark.usefixtures("tls_engine")
+
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 

@@ -11,6 +11,8 @@ from interrupting import MOMENTS, interrupt_everywhere
 from recorder import Recorder
 from tls_peers import NAME, client_context, server_context
 
+pytestmark = pytest.mark.usefixtures("tls_engine")
+
 
 @pytest.fixture(autouse=True)
 def reports(loop, reported):

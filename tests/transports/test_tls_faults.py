@@ -16,6 +16,8 @@ from peers import connected_pair, receive_all, reset
 from recorder import BufferedRecorder, Recorder
 from tls_peers import NAME, contexts, finished, open_transport, opposite, secured
 
+pytestmark = pytest.mark.usefixtures("tls_engine")
+
 # Peers
 
 

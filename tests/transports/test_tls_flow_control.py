@@ -11,6 +11,8 @@ from peers import until_it_blocks
 from recorder import BufferedRecorder, Recorder
 from tls_peers import ViewRecorder, finished, secured, write_until_paused
 
+pytestmark = pytest.mark.usefixtures("tls_engine")
+
 ENOUGH = 64 << 20
 
 

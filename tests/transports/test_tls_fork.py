@@ -8,7 +8,10 @@ import os
 import pytest
 from tls_peers import NAME, client_context, server_context
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("tls_engine"),
+    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+]
 
 
 async def test_a_child_cannot_use_the_parents_connection(loop, is_aioxide):

@@ -28,6 +28,8 @@ from tls_peers import (
     show_client_certificate,
 )
 
+pytestmark = pytest.mark.usefixtures("tls_engine")
+
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 BROKEN = (ssl.SSLError, EOFError, ConnectionError)
 

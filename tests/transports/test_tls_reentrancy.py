@@ -35,6 +35,8 @@ from tls_peers import (
     write_until_paused,
 )
 
+pytestmark = pytest.mark.usefixtures("tls_engine")
+
 
 class Reacting(Recorder):
     """Calls a function of the test inside one of its methods, after recording the call."""

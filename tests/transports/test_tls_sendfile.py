@@ -14,6 +14,8 @@ from peers import LIMIT, receive_exactly, reset
 from recorder import Recorder
 from tls_peers import NAME, client_context, server_context
 
+pytestmark = pytest.mark.usefixtures("tls_engine")
+
 SIZE = 1_500_007
 CONTENT = random.Random(7).randbytes(SIZE)
 

@@ -56,6 +56,7 @@ mod _rust {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::tasks::prepare(module)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         free_list::install::<Awaitable>(module.py());
         free_list::install::<Handle>(module.py());
         free_list::install::<TimerHandle>(module.py());

@@ -49,6 +49,8 @@ pub struct Core {
     pub scratch: Scratch,
     /// Memory for deciphered records, made at the first.
     pub tls_scratch: Option<TlsScratch>,
+    /// Memory for enciphered records, while no connection uses it.
+    pub tls_memory: Vec<u8>,
     /// Transports with datagrams that leave at the end of the turn.
     pub unflushed_datagrams: Vec<Py<DatagramTransport>>,
     /// Memory for datagrams; `None` before the first use and while one transport delivers what is in it.
@@ -98,6 +100,7 @@ impl Core {
             unflushed_tls: Vec::new(),
             scratch: Scratch::default(),
             tls_scratch: None,
+            tls_memory: Vec::new(),
             unflushed_datagrams: Vec::new(),
             datagrams: None,
         })

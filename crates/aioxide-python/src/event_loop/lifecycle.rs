@@ -16,6 +16,7 @@ use crate::handle::live_handles;
 use crate::loop_cell::LoopCell;
 use crate::tasks::future::live_futures;
 use crate::tasks::task::live_tasks;
+use crate::transports::tls;
 
 /// asyncio's default for `slow_callback_duration`, in seconds.
 const SLOW_CALLBACK_DURATION: f64 = 0.1;
@@ -77,7 +78,8 @@ pub fn close(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     Ok(())
 }
 
-/// Return the version, the build's profile, and the driver a new loop would get here, with the reason.
+/// Return the version, the build's profile, and the driver a new loop would get here and the TLS engine of
+/// its connections, each with the reason.
 #[pyfunction]
 pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let info = PyDict::new(py);
@@ -93,6 +95,9 @@ pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
             info.set_item("driver_reason", error.to_string())?;
         }
     }
+    let (engine, reason) = tls::describe(py)?;
+    info.set_item("tls", engine)?;
+    info.set_item("tls_reason", reason)?;
     Ok(info)
 }
 

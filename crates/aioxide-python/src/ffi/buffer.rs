@@ -6,6 +6,8 @@ use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 
+use super::memory::Memory;
+
 /// A C-contiguous view of an object's memory, exported for as long as this lives.
 pub struct Contiguous(PyUntypedBuffer);
 
@@ -46,6 +48,16 @@ impl Contiguous {
         }
         // SAFETY: as in `read`, and the exporter declared the memory writable.
         Ok(write(unsafe { std::slice::from_raw_parts_mut(self.0.buf_ptr().cast(), self.len()) }))
+    }
+
+    /// The memory, for C code to fill; TypeError where the object is read-only.
+    pub fn memory(&mut self) -> PyResult<Memory<'_>> {
+        if self.0.readonly() {
+            return Err(PyTypeError::new_err("a read-write bytes-like object is required"));
+        }
+        // SAFETY: the exporter keeps so many writable bytes in place while the buffer is held; what Python code sees of
+        // them is bytes whatever is written.
+        Ok(unsafe { Memory::new(self.0.buf_ptr().cast(), self.len()) })
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Data<'a, 'py> {
     Bytes(&'a Bound<'py, PyBytes>),
     /// Any other bytes-like object.
     Buffer(Contiguous),
+    /// Bytes of ours, borrowed for the call.
+    Slice(&'a [u8]),
 }
 
 /// The queue. It holds no memory while it is empty: there are as many queues as connections, and most are.
@@ -257,6 +259,7 @@ impl<'a, 'py> Data<'a, 'py> {
         match self {
             Self::Bytes(bytes) => bytes.as_bytes().len(),
             Self::Buffer(buffer) => buffer.len(),
+            Self::Slice(bytes) => bytes.len(),
         }
     }
 
@@ -265,6 +268,7 @@ impl<'a, 'py> Data<'a, 'py> {
         match self {
             Self::Bytes(bytes) => read(bytes.as_bytes()),
             Self::Buffer(buffer) => buffer.read(read),
+            Self::Slice(bytes) => read(bytes),
         }
     }
 }

@@ -94,7 +94,11 @@ impl StreamTransport {
     /// `write(data)`.
     pub(super) fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
         slf.get().check_writes()?;
-        let data = Data::of(object)?;
+        Self::write_piece(slf, &Data::of(object)?)
+    }
+
+    /// Write bytes, wherever they lie.
+    pub(super) fn write_piece(slf: &Bound<'_, Self>, data: &Data<'_, '_>) -> PyResult<()> {
         if slf.state().writing.eof && slf.get().kind == Kind::Socket {
             return Err(after_eof());
         }
@@ -105,7 +109,7 @@ impl StreamTransport {
         if !Self::accepts_writes(slf)? {
             return Ok(());
         }
-        Self::accept_data(slf, &data)?;
+        Self::accept_data(slf, data)?;
         Self::after_accepting(slf)
     }
 

@@ -44,7 +44,7 @@ impl Datagram {
     pub fn new(data: &Data<'_, '_>, destination: Destination) -> Self {
         let data = match data {
             Data::Bytes(bytes) => Payload::Bytes((*bytes).clone().unbind()),
-            Data::Buffer(_) => Payload::Copy(data.read(<[u8]>::to_vec)),
+            Data::Buffer(_) | Data::Slice(_) => Payload::Copy(data.read(<[u8]>::to_vec)),
         };
         Self { data, destination }
     }

@@ -1,5 +1,8 @@
-//! The byte pipe that speaks TLS: an `ssl.SSLObject` between two `ssl.MemoryBIO`s. Cipher text goes in by `feed` and
-//! comes out by `take_outgoing`; plain text comes out by `read_into` and goes in by `write`.
+//! The byte pipe that speaks TLS, by Python's own objects (`memory_bio.rs`) or by the OpenSSL session inside them
+//! (`direct.rs`). Cipher text goes in by `feed` or `with_input` and comes out by `take_outgoing`; plain text comes out by
+//! `read_bytes` and `read_into` and goes in by `write`.
+//!
+//! The handshake and the goodbyes are the Python object's with either: what is once for a connection need not be fast.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -8,18 +11,27 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 use pyo3::{PyTraverseError, intern};
 
-use crate::ffi::buffer::with_view;
+use super::choice;
+use super::direct::Direct;
+use super::memory_bio::{Ends, MemoryBios};
+use crate::event_loop::EventLoop;
 use crate::ffi::call;
+use crate::ffi::openssl::Session;
+
+/// How much is deciphered before it is handed on, in bytes (asyncio `SSLProtocol.max_size`).
+pub const SIZE: usize = 256 * 1024;
 
 /// A connection's TLS state.
 #[pyclass(module = "aioxide._rust", frozen)]
 pub struct Engine {
     /// What the user gets as "ssl_object".
     pub object: Py<PyAny>,
-    /// What reads and writes: the C object inside `object`, which saves a Python frame, or `object` itself.
-    inner: Py<PyAny>,
-    incoming: Py<PyAny>,
-    outgoing: Py<PyAny>,
+    kind: Kind,
+}
+
+enum Kind {
+    Python(MemoryBios),
+    Direct(Direct),
 }
 
 /// How far an operation got.
@@ -31,19 +43,41 @@ pub enum Answer<T> {
     Wants,
 }
 
-struct Ssl {
-    memory_bio: Py<PyAny>,
+/// How deciphering ended.
+pub enum End {
+    /// Everything that came was read.
+    Drained,
+    /// The memory is full, and there may be more.
+    Full,
+    /// The peer said goodbye.
+    Goodbye,
+    /// What came is no TLS, or was tampered with.
+    Failed(PyErr),
+}
+
+/// Cipher text for the peer.
+pub enum Outgoing<'py> {
+    /// As Python's objects make it.
+    Bytes(Bound<'py, PyBytes>),
+    /// In memory of ours, to be used again.
+    Memory(Vec<u8>),
+}
+
+/// The names of Python's module that are needed.
+pub struct Ssl {
+    pub memory_bio: Py<PyAny>,
     context: Py<PyAny>,
     object: Py<PyAny>,
     want_read: Py<PyAny>,
     syscall: Py<PyAny>,
-    zero_return: Py<PyAny>,
+    pub zero_return: Py<PyAny>,
     error: Py<PyAny>,
 }
 
 static SSL: PyOnceLock<Ssl> = PyOnceLock::new();
 
-fn ssl(py: Python<'_>) -> PyResult<&'static Ssl> {
+/// Python's module.
+pub fn ssl(py: Python<'_>) -> PyResult<&'static Ssl> {
     SSL.get_or_try_init(py, || {
         let module = py.import("ssl")?;
         let name = |name: &str| module.getattr(name).map(Bound::unbind);
@@ -76,115 +110,8 @@ pub fn is_tls_error(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     Ok(error.matches(py, &ssl(py)?.error)?)
 }
 
-impl Engine {
-    /// Begin a session.
-    pub fn new(
-        py: Python<'_>,
-        context: &Bound<'_, PyAny>,
-        server_side: bool,
-        server_hostname: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Py<Self>> {
-        let ssl = ssl(py)?;
-        let incoming = ssl.memory_bio.bind(py).call0()?;
-        let outgoing = ssl.memory_bio.bind(py).call0()?;
-        let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "server_side"), server_side)?;
-        keywords.set_item(intern!(py, "server_hostname"), server_hostname)?;
-        let object = call::call_object(
-            &context.getattr(intern!(py, "wrap_bio"))?,
-            (&incoming, &outgoing),
-            Some(&keywords),
-        )?;
-        // A user's own subclass may override what it likes.
-        let is_plain = object.get_type().is(&ssl.object) && context.is_instance(ssl.context.bind(py))?;
-        let inner = match object.getattr_opt(intern!(py, "_sslobj"))? {
-            Some(inner) if is_plain => inner,
-            _ => object.clone(),
-        };
-        let engine = Self {
-            object: object.unbind(),
-            inner: inner.unbind(),
-            incoming: incoming.unbind(),
-            outgoing: outgoing.unbind(),
-        };
-        Py::new(py, engine)
-    }
-
-    /// Take cipher text from the peer.
-    pub fn feed(&self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
-        // A MemoryBIO copies what it is given.
-        with_view(py, data, |view| self.incoming.bind(py).call_method1(intern!(py, "write"), (view,)))?;
-        Ok(())
-    }
-
-    /// How many bytes from the peer are undeciphered.
-    pub fn incoming_size(&self, py: Python<'_>) -> PyResult<usize> {
-        self.incoming.bind(py).getattr(intern!(py, "pending"))?.extract()
-    }
-
-    /// How many bytes for the peer were not taken yet.
-    pub fn outgoing_size(&self, py: Python<'_>) -> PyResult<usize> {
-        self.outgoing.bind(py).getattr(intern!(py, "pending"))?.extract()
-    }
-
-    /// Take the cipher text for the peer, if there is any.
-    pub fn take_outgoing<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let data = self.outgoing.bind(py).call_method0(intern!(py, "read"))?.cast_into::<PyBytes>()?;
-        Ok(Some(data).filter(|data| !data.as_bytes().is_empty()))
-    }
-
-    /// Go on with the handshake.
-    pub fn shake_hands(&self, py: Python<'_>) -> PyResult<Answer<()>> {
-        classify(
-            py,
-            call::call_method(self.object.bind_borrowed(py), intern!(py, "do_handshake"), &[]).map(drop),
-        )
-    }
-
-    /// Decipher up to `length` bytes into `memory`; zero says that the peer will send no more.
-    pub fn read_into(
-        &self,
-        py: Python<'_>,
-        length: usize,
-        memory: &Bound<'_, PyAny>,
-    ) -> PyResult<Answer<usize>> {
-        let length = length.into_pyobject(py)?;
-        let read = call::call_method(
-            self.inner.bind_borrowed(py),
-            intern!(py, "read"),
-            &[length.as_any().as_borrowed(), memory.as_borrowed()],
-        );
-        match classify(py, read.and_then(|length| length.extract())) {
-            // Python says it so once we have said goodbye ourselves.
-            Err(error) if error.matches(py, &ssl(py)?.zero_return)? => Ok(Answer::Done(0)),
-            answer => answer,
-        }
-    }
-
-    /// Whether a read may yield more. Asking costs a tenth of the exception that says no.
-    pub fn may_have_more(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.incoming_size(py)? > 0 {
-            return Ok(true);
-        }
-        Ok(self.inner.bind(py).call_method0(intern!(py, "pending"))?.extract::<usize>()? > 0)
-    }
-
-    /// Encipher `data`; returns how many bytes of it were taken.
-    pub fn write(&self, py: Python<'_>, data: &[u8]) -> PyResult<Answer<usize>> {
-        // OpenSSL copies into a record; where it wants to be called again, it is given the same bytes again.
-        let written = with_view(py, data, |view| {
-            call::call_method(self.inner.bind_borrowed(py), intern!(py, "write"), &[view.as_borrowed()])
-        });
-        classify(py, written.and_then(|length| length.extract()))
-    }
-
-    /// Say goodbye and wait for the peer's (RFC 8446, section 6.1).
-    pub fn unwrap(&self, py: Python<'_>) -> PyResult<Answer<()>> {
-        classify(py, call::call_method(self.object.bind_borrowed(py), intern!(py, "unwrap"), &[]).map(drop))
-    }
-}
-
-fn classify<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Answer<T>> {
+/// Tell waiting from failing.
+pub fn classify<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Answer<T>> {
     match result {
         Ok(value) => Ok(Answer::Done(value)),
         Err(error) => {
@@ -197,12 +124,162 @@ fn classify<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Answer<T>> {
     }
 }
 
+impl Engine {
+    /// Begin a session.
+    pub fn new(
+        py: Python<'_>,
+        context: &Bound<'_, PyAny>,
+        server_side: bool,
+        server_hostname: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<Self>> {
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "server_side"), server_side)?;
+        keywords.set_item(intern!(py, "server_hostname"), server_hostname)?;
+        let ends = Ends::new(py)?;
+        let wrap = || {
+            let arguments = (&ends.incoming, &ends.outgoing);
+            call::call_object(&context.getattr(intern!(py, "wrap_bio"))?, arguments, Some(&keywords))
+        };
+        let (object, session) = match choice::library(py)? {
+            Some(library) => Session::of(library, wrap, |object| {
+                let inner = inner_object(context, object)?;
+                let needs_python = inner.as_ref().map_or(Ok(true), choice::needs_python)?;
+                Ok(inner.filter(|_| !needs_python))
+            })?,
+            None => (wrap()?, None),
+        };
+        let kind = match session {
+            Some(session) => Kind::Direct(Direct::new(session)),
+            None => {
+                let inner = inner_object(context, &object)?.unwrap_or_else(|| object.clone());
+                Kind::Python(MemoryBios::new(ends, inner.unbind()))
+            }
+        };
+        Py::new(py, Self { object: object.unbind(), kind })
+    }
+
+    /// Take cipher text from the peer.
+    pub fn feed(&self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
+        match &self.kind {
+            Kind::Python(bios) => bios.feed(py, data),
+            Kind::Direct(direct) => {
+                direct.feed(data);
+                Ok(())
+            }
+        }
+    }
+
+    /// Take cipher text from the peer for as long as `body` runs, which deciphers it: what of it is left then is kept. It
+    /// is not copied where that can be avoided.
+    pub fn with_input<R>(
+        &self,
+        py: Python<'_>,
+        data: &[u8],
+        body: impl FnOnce() -> PyResult<R>,
+    ) -> PyResult<R> {
+        match &self.kind {
+            Kind::Python(bios) => {
+                bios.feed(py, data)?;
+                body()
+            }
+            Kind::Direct(direct) => direct.lending(data, body),
+        }
+    }
+
+    /// How many bytes from the peer are undeciphered.
+    pub fn incoming_size(&self, py: Python<'_>) -> PyResult<usize> {
+        match &self.kind {
+            Kind::Python(bios) => bios.incoming_size(py),
+            Kind::Direct(direct) => Ok(direct.incoming_size()),
+        }
+    }
+
+    /// How many bytes for the peer were not taken yet.
+    pub fn outgoing_size(&self, py: Python<'_>) -> PyResult<usize> {
+        match &self.kind {
+            Kind::Python(bios) => bios.outgoing_size(py),
+            Kind::Direct(direct) => Ok(direct.outgoing_size()),
+        }
+    }
+
+    /// Take the cipher text for the peer, if there is any.
+    pub fn take_outgoing<'py>(&self, py: Python<'py>) -> PyResult<Option<Outgoing<'py>>> {
+        match &self.kind {
+            Kind::Python(bios) => Ok(bios.take_outgoing(py)?.map(Outgoing::Bytes)),
+            Kind::Direct(direct) => Ok(direct.take_outgoing().map(Outgoing::Memory)),
+        }
+    }
+
+    /// Go on with the handshake.
+    pub fn shake_hands(&self, py: Python<'_>) -> PyResult<Answer<()>> {
+        classify(
+            py,
+            call::call_method(self.object.bind_borrowed(py), intern!(py, "do_handshake"), &[]).map(drop),
+        )
+    }
+
+    /// Decipher what came, up to `SIZE` bytes.
+    pub fn read_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        event_loop: &EventLoop,
+    ) -> PyResult<(Option<Bound<'py, PyBytes>>, End)> {
+        match &self.kind {
+            Kind::Python(bios) => bios.read_bytes(py, event_loop),
+            Kind::Direct(direct) => direct.read_bytes(py),
+        }
+    }
+
+    /// The same into the memory of an object; returns how many bytes.
+    pub fn read_into(&self, py: Python<'_>, memory: &Bound<'_, PyAny>) -> PyResult<(usize, End)> {
+        match &self.kind {
+            Kind::Python(bios) => bios.read_into(py, memory),
+            Kind::Direct(direct) => direct.read_into(py, memory),
+        }
+    }
+
+    /// Decipher all that came and forget it.
+    pub fn discard(&self, py: Python<'_>, event_loop: &EventLoop) -> PyResult<()> {
+        match &self.kind {
+            Kind::Python(bios) => bios.discard(py, event_loop),
+            Kind::Direct(direct) => direct.discard(py),
+        }
+    }
+
+    /// Encipher `data`; returns how many bytes of it were taken.
+    pub fn write(&self, py: Python<'_>, event_loop: &EventLoop, data: &[u8]) -> PyResult<Answer<usize>> {
+        match &self.kind {
+            Kind::Python(bios) => bios.write(py, data),
+            Kind::Direct(direct) => direct.write(py, event_loop, data),
+        }
+    }
+
+    /// Say goodbye and wait for the peer's (RFC 8446, section 6.1).
+    pub fn unwrap(&self, py: Python<'_>) -> PyResult<Answer<()>> {
+        classify(py, call::call_method(self.object.bind_borrowed(py), intern!(py, "unwrap"), &[]).map(drop))
+    }
+}
+
+/// The C object inside an `ssl.SSLObject`; `None` where it is a user's own, who may have overridden what he likes.
+pub fn inner_object<'py>(
+    context: &Bound<'py, PyAny>,
+    object: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = object.py();
+    let ssl = ssl(py)?;
+    if object.get_type().is(&ssl.object) && context.is_instance(ssl.context.bind(py))? {
+        return object.getattr_opt(intern!(py, "_sslobj"));
+    }
+    Ok(None)
+}
+
 #[pymethods]
 impl Engine {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.object)?;
-        visit.call(&self.inner)?;
-        visit.call(&self.incoming)?;
-        visit.call(&self.outgoing)
+        match &self.kind {
+            Kind::Python(bios) => bios.traverse(&visit),
+            Kind::Direct(direct) => direct.traverse(&visit),
+        }
     }
 }

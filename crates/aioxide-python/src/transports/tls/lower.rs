@@ -1,13 +1,14 @@
 //! What carries the cipher text: our own stream transport, called directly, or any other transport.
 
-use pyo3::PyTraverseError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::PyBytes;
+use pyo3::{Borrowed, PyTraverseError, intern};
 
+use super::engine::Outgoing;
 use crate::ffi::call;
 use crate::transports::stream::StreamTransport;
+use crate::transports::write_queue::Data;
 
 /// A transport below TLS.
 pub enum Lower {
@@ -43,15 +44,18 @@ impl Lower {
     }
 
     /// Write cipher text.
-    pub fn write(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
-        match self {
-            Self::Stream(stream) => StreamTransport::write_data(stream.bind(py), data),
-            Self::Other(other) => call::call_method(
-                other.bind_borrowed(py),
-                intern!(py, "write"),
-                &[data.as_any().as_borrowed()],
-            )
-            .map(drop),
+    pub fn write(&self, py: Python<'_>, data: &Outgoing<'_>) -> PyResult<()> {
+        match (self, data) {
+            (Self::Stream(stream), Outgoing::Bytes(bytes)) => {
+                StreamTransport::write_piece(stream.bind(py), &Data::Bytes(bytes))
+            }
+            (Self::Stream(stream), Outgoing::Memory(memory)) => {
+                StreamTransport::write_piece(stream.bind(py), &Data::Slice(memory))
+            }
+            (Self::Other(other), Outgoing::Bytes(bytes)) => write_bytes(other.bind_borrowed(py), bytes),
+            (Self::Other(other), Outgoing::Memory(memory)) => {
+                write_bytes(other.bind_borrowed(py), &PyBytes::new(py, memory))
+            }
         }
     }
 
@@ -97,4 +101,9 @@ impl Lower {
             Self::Other(other) => visit.call(other),
         }
     }
+}
+
+fn write_bytes(transport: Borrowed<'_, '_, PyAny>, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
+    let name = intern!(transport.py(), "write");
+    call::call_method(transport, name, &[bytes.as_any().as_borrowed()]).map(drop)
 }

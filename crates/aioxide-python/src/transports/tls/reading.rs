@@ -1,17 +1,13 @@
 //! The reading side of a TLS connection: from cipher text of the transport below to the protocol's bytes.
 //!
-//! Records are deciphered into the loop's scratch memory and handed on together, or straight into the memory of a
-//! buffered protocol.
+//! The records that came are deciphered and handed on together, or straight into the memory of a buffered protocol.
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyMemoryView};
 
-use super::engine::{Answer, Engine};
-use super::scratch::{self, TlsScratch};
-use super::transport::{Phase, TlsTransport, Told, empty_buffer};
+use super::engine::End;
+use super::transport::{Phase, TlsTransport, Told};
 use crate::event_loop::EventLoop;
-use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::imports::imports;
 use crate::transports::flow_control::WaterMarks;
@@ -38,24 +34,11 @@ impl Default for ReadSide {
     }
 }
 
-/// How deciphering ended.
-enum End {
-    /// Everything that came was read.
-    Drained,
-    /// The memory is full, and there may be more.
-    Full,
-    /// The peer said goodbye.
-    Goodbye,
-    /// What came is no TLS, or was tampered with.
-    Failed(PyErr),
-}
-
 impl TlsTransport {
     /// Cipher text came from below.
     pub fn handle_data(slf: &Bound<'_, Self>, data: &[u8]) -> PyResult<()> {
         let (_, engine) = Self::parts(slf);
-        engine.get().feed(slf.py(), data)?;
-        Self::go_on(slf)
+        engine.get().with_input(slf.py(), data, || Self::go_on(slf))
     }
 
     /// Go on with what the phase is about.
@@ -118,17 +101,7 @@ impl TlsTransport {
     fn deliver_bytes(slf: &Bound<'_, Self>) -> PyResult<End> {
         let py = slf.py();
         let (event_loop, engine) = Self::parts(slf);
-        let scratch = TlsScratch::take(event_loop.get(), py)?;
-        let deciphered = decipher(py, engine.get(), scratch::SIZE, |start| scratch.from(py, start));
-        let data = deciphered.and_then(|(length, end)| {
-            let data = match length {
-                0 => None,
-                _ => Some(scratch.read(py, length, |data| PyBytes::new(py, data))?),
-            };
-            Ok((data, end))
-        });
-        scratch.give_back(event_loop.get())?;
-        let (data, end) = data?;
+        let (data, end) = engine.get().read_bytes(py, event_loop.get())?;
         let Some(data) = data else { return Ok(end) };
         let streams = {
             let connection = slf.borrow();
@@ -150,16 +123,7 @@ impl TlsTransport {
         let (_, engine) = Self::parts(slf);
         let hint = engine.get().incoming_size(py)?.into_pyobject(py)?;
         let memory = Self::call_protocol(slf, intern!(py, "get_buffer"), Some(hint.as_any().as_borrowed()))?;
-        let size = Contiguous::of(&memory)?.len();
-        if size == 0 {
-            return Err(empty_buffer());
-        }
-        let (length, end) = decipher(py, engine.get(), size, |start| {
-            if start == 0 {
-                return Ok(memory.clone());
-            }
-            scratch::slice(&PyMemoryView::from(&memory)?, start, size)
-        })?;
+        let (length, end) = engine.get().read_into(py, &memory)?;
         if length > 0 {
             let length = length.into_pyobject(py)?;
             let argument = length.as_any().as_borrowed();
@@ -197,18 +161,8 @@ impl TlsTransport {
 
     /// Read and forget: the peer may still be sending when we have said goodbye.
     pub(super) fn discard_available(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
         let (event_loop, engine) = Self::parts(slf);
-        let scratch = TlsScratch::take(event_loop.get(), py)?;
-        let discarded = loop {
-            match decipher(py, engine.get(), scratch::SIZE, |start| scratch.from(py, start)) {
-                Ok((_, End::Full)) => {}
-                Ok((_, End::Drained | End::Goodbye)) => break Ok(()),
-                Ok((_, End::Failed(error))) | Err(error) => break Err(error),
-            }
-        };
-        scratch.give_back(event_loop.get())?;
-        discarded
+        engine.get().discard(slf.py(), event_loop.get())
     }
 
     /// Pause the transport below while too much waits, and resume it.
@@ -230,27 +184,4 @@ impl TlsTransport {
         };
         lower.map_or(Ok(()), |lower| lower.set_reading(slf.py(), reads))
     }
-}
-
-/// Decipher into the memory that `memory(start)` gives, up to `size` bytes; returns how many.
-fn decipher<'py>(
-    py: Python<'py>,
-    engine: &Engine,
-    size: usize,
-    memory: impl Fn(usize) -> PyResult<Bound<'py, PyAny>>,
-) -> PyResult<(usize, End)> {
-    let mut length = 0;
-    while length < size {
-        match engine.read_into(py, size - length, &memory(length)?) {
-            Ok(Answer::Wants) => return Ok((length, End::Drained)),
-            Ok(Answer::Done(0)) => return Ok((length, End::Goodbye)),
-            Ok(Answer::Done(more)) => length += more,
-            // What came before it is good.
-            Err(error) => return Ok((length, End::Failed(error))),
-        }
-        if !engine.may_have_more(py)? {
-            return Ok((length, End::Drained));
-        }
-    }
-    Ok((length, End::Full))
 }

@@ -3,11 +3,9 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyMemoryView, PySlice};
 
+use super::engine::SIZE;
 use crate::event_loop::EventLoop;
 use crate::ffi::buffer::Contiguous;
-
-/// How much is deciphered before it is handed on, in bytes (asyncio `SSLProtocol.max_size`).
-pub const SIZE: usize = 256 * 1024;
 
 /// Some CPUs copy ten times slower where memory begins a little past a page's start, as large objects do.
 const PAGE: usize = 4096;

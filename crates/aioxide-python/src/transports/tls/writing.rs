@@ -8,8 +8,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::engine::Answer;
+use super::engine::{Answer, Outgoing};
 use super::transport::{Phase, TlsTransport};
+use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::imports::imports;
 use crate::transports::flow_control::WaterMarks;
@@ -23,6 +24,10 @@ const RECORD: usize = 16 * 1024;
 
 /// How much is enciphered before it is handed down, in bytes.
 const ENCIPHER_AT_ONCE: usize = 16 * RECORD;
+
+/// More memory than this is not kept for the next connection, in bytes: what is enciphered at once, and the records'
+/// headers and tags, which a growing vector may make twice of.
+const MEMORY: usize = 4 * ENCIPHER_AT_ONCE;
 
 /// Writes to a lost connection before the log says so (asyncio `LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
 const LOST_WRITES_BEFORE_WARNING: u32 = 5;
@@ -198,7 +203,14 @@ impl TlsTransport {
 
     /// The end of the turn.
     pub fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.borrow_mut().writing.listed = false;
+        {
+            let mut connection = slf.borrow_mut();
+            connection.writing.listed = false;
+            // What was written in answer to what came was enciphered after it.
+            if connection.writing.is_empty() {
+                return Ok(());
+            }
+        }
         let result = Self::encipher_backlog(slf);
         Self::fail_for(slf, result)
     }
@@ -236,14 +248,14 @@ impl TlsTransport {
     /// Encipher a piece as far as it goes; returns it, and whether TLS wants to hear from the peer before more.
     fn encipher(slf: &Bound<'_, Self>, mut piece: Piece) -> PyResult<(Piece, bool)> {
         let py = slf.py();
-        let (_, engine) = Self::parts(slf);
+        let (event_loop, engine) = Self::parts(slf);
         loop {
             let rest = piece.rest(py);
             if rest.is_empty() {
                 return Ok((piece, false));
             }
             let amount = rest.len().min(ENCIPHER_AT_ONCE);
-            let written = match engine.get().write(py, &rest[..amount])? {
+            let written = match engine.get().write(py, event_loop.get(), &rest[..amount])? {
                 Answer::Wants => return Ok((piece, true)),
                 Answer::Done(0) => return Err(PyRuntimeError::new_err("TLS wrote nothing")),
                 Answer::Done(written) => written,
@@ -266,14 +278,32 @@ impl TlsTransport {
     /// Hand cipher text down, unless the transport below is full.
     pub(super) fn send_outgoing(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
-        let (_, engine) = Self::parts(slf);
+        let (event_loop, engine) = Self::parts(slf);
         if !slf.borrow().writing.lower_is_full
             && let Some(lower) = Self::lower(slf)
             && let Some(data) = engine.get().take_outgoing(py)?
         {
-            lower.write(py, &data)?;
+            let written = lower.write(py, &data);
+            if let Outgoing::Memory(memory) = data {
+                Self::keep_memory(event_loop.get(), memory);
+            }
+            written?;
         }
         Self::control_protocol_writing(slf)
+    }
+
+    /// Keep memory of cipher text for the next connection that enciphers.
+    fn keep_memory(event_loop: &EventLoop, mut memory: Vec<u8>) {
+        if memory.capacity() > MEMORY {
+            return;
+        }
+        memory.clear();
+        // A loop that is closed enciphers no more.
+        let _ = event_loop.with_core(|core| {
+            if core.tls_memory.capacity() < memory.capacity() {
+                core.tls_memory = memory;
+            }
+        });
     }
 
     /// How many bytes wait to be enciphered or to be handed down.
@@ -325,6 +355,6 @@ impl TlsTransport {
         let protocol = protocol.unwrap_or_else(|| py.None());
         let concerning = [("transport", slf.as_any()), ("protocol", protocol.bind(py))];
         let message = format!("protocol.{method}() failed");
-        crate::event_loop::EventLoop::report_error(event_loop.bind(py), &message, error, &concerning)
+        EventLoop::report_error(event_loop.bind(py), &message, error, &concerning)
     }
 }
