@@ -2,7 +2,7 @@
 //!
 //! An [`Awaitable`] is a `collections.abc.Coroutine`: `await` it, or give it to whatever takes a coroutine. Nothing happens
 //! before that. It runs inside the task that awaits it, on the loop's thread and in the task's context. What can be
-//! answered at once is answered without a future, a queue or a wake; what must wait yields a [`Waiter`], an object of its
+//! answered at once is answered without a future, a queue or a wake; what must wait yields a [`waiter`], an object of its
 //! own, because what is coroutine-like and future-like at once is taken for the wrong one by `gather` and `wait_for`.
 //!
 //! # Invariants
