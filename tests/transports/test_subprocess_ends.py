@@ -84,10 +84,11 @@ async def test_exits_are_noticed(loop, pidfds):
 
 async def test_signals_can_be_sent_until_the_end(loop, pidfds):
     process = await python(
-        "import signal\n"
+        "import signal, time\n"
         "signal.signal(signal.SIGUSR1, lambda *_: print('usr1', flush=True))\n"
         "print('ready', flush=True)\n"
-        "while True: signal.pause()\n",
+        # pause() would not notice a signal that came a moment before it.
+        "while True: time.sleep(0.01)\n",
         stdout=sub.PIPE,
     )
     assert await process.stdout.readline() == b"ready\n"
