@@ -1,4 +1,4 @@
-//! Rust futures inside an [`Awaitable`](super::Awaitable), and the wakers they get.
+//! Rust futures inside an [`Awaitable`], and the wakers they get.
 //!
 //! A future need not be `Send`: it is made, polled and dropped by the thread that runs its loop, with the runtime of
 //! that loop as the current one. A waker may be used by any thread. On the loop's own it puts the waiting task on the

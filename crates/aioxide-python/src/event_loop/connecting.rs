@@ -1,5 +1,5 @@
 //! Connecting to a literal address, the usual case of `create_connection`, as work of an
-//! [`Awaitable`](crate::awaitable::Awaitable): no name to resolve, nothing to choose, no Python socket. Everything else is
+//! [`Awaitable`]: no name to resolve, nothing to choose, no Python socket. Everything else is
 //! asyncio's `BaseEventLoop.create_connection`, whose steps and errors these are.
 //!
 //! | stage        | what ends it                            | when it is cancelled     |

@@ -1,5 +1,5 @@
 //! Calls on plain sockets that may wait (asyncio docs, "Working with socket objects directly"), as work of an
-//! [`Awaitable`](crate::awaitable::Awaitable).
+//! [`Awaitable`].
 //!
 //! A call is tried at once; if it would block, the task waits until the descriptor is ready and tries again itself.
 //! Nothing is received or sent on the task's behalf while it waits, so a cancelled call loses no data.

@@ -1,4 +1,4 @@
-//! The native `Task`: a future that runs a coroutine. How it runs is in [`step`](super::step).
+//! The native `Task`: a future that runs a coroutine. How it runs is in [`step`].
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
