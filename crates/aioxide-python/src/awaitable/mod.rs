@@ -1,9 +1,10 @@
 //! Native work as a Python awaitable, in the place of a coroutine.
 //!
-//! An [`Awaitable`] is a `collections.abc.Coroutine`: `await` it, or give it to whatever takes a coroutine. Nothing happens
-//! before that. It runs inside the task that awaits it, on the loop's thread and in the task's context. What can be
-//! answered at once is answered without a future, a queue or a wake; what must wait yields a [`waiter`], an object of its
-//! own, because what is coroutine-like and future-like at once is taken for the wrong one by `gather` and `wait_for`.
+//! An [`Awaitable`] is a `collections.abc.Coroutine`: `await` it, or give it to whatever takes a coroutine. Nothing
+//! happens before that. It runs inside the task that awaits it, on the loop's thread and in the task's context. What can
+//! be answered at once is answered without a future, a queue or a wake; what must wait yields a
+//! [`Waiter`](waiter::Waiter), an object of its own, because what is coroutine-like and future-like at once is taken for
+//! the wrong one by `gather` and `wait_for`.
 //!
 //! # Invariants
 //! - Nothing is polled, called or dropped while an awaitable is borrowed: its work is taken out meanwhile.
