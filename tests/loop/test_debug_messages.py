@@ -21,8 +21,8 @@ def messages(caplog) -> list[str]:
 
 # Slow callbacks.
 
-# From 3.15 on its class has another name.
-THREADSAFE_HANDLE = "_ThreadSafeHandle " if sys.version_info >= (3, 15) else "Handle "
+# The class of newer Pythons has another name.
+THREADSAFE_HANDLE = "_ThreadSafeHandle " if hasattr(asyncio.events, "_ThreadSafeHandle") else "Handle "
 
 
 def test_a_slow_task_is_named(loop, caplog):

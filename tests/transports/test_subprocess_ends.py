@@ -98,7 +98,7 @@ async def test_signals_can_be_sent_until_the_end(loop, pidfds):
         assert await process.stdout.readline() == b"usr1\n"
     process.terminate()
     assert await process.wait() == -signal.SIGTERM
-    # Up to here asyncio 3.15 does nothing instead: it may close the pipes after the process was reaped.
+    # Up to here asyncio 3.14 does nothing instead: it may close the pipes after the process was reaped.
     while process._transport._proc is not None:
         await asyncio.sleep(0.001)
     for send in (process.terminate, process.kill, lambda: process.send_signal(signal.SIGUSR1)):
