@@ -97,17 +97,25 @@ impl Callback {
                 let result = context::run_in(context.bind_borrowed(py), || {
                     call::call(step.bind_borrowed(py), &[]).map(drop)
                 });
-                result.or_else(|error| EventLoop::report_task_error(event_loop, error, &step))
+                let result = result.or_else(|error| EventLoop::report_task_error(event_loop, error, &step));
+                call::release(py, step);
+                result
             }
             Self::TaskWakeup { wakeup, future, context } => {
                 let result = context::run_in(context.bind_borrowed(py), || {
                     call::call(wakeup.bind_borrowed(py), std::slice::from_ref(&future)).map(drop)
                 });
-                result.or_else(|error| EventLoop::report_task_error(event_loop, error, &wakeup))
+                let result = result.or_else(|error| EventLoop::report_task_error(event_loop, error, &wakeup));
+                call::release(py, wakeup);
+                call::release(py, future);
+                result
             }
             Self::NativeStep { task, exception } => {
                 let result = step::run(task.bind(py), exception);
-                result.or_else(|error| EventLoop::report_task_error(event_loop, error, task.as_any()))
+                let result =
+                    result.or_else(|error| EventLoop::report_task_error(event_loop, error, task.as_any()));
+                call::release(py, task);
+                result
             }
             Self::NativeWakeup { task, future } => {
                 let result = step::run_woken(task.bind(py), future.bind(py));
@@ -176,8 +184,8 @@ impl Callback {
     /// An entry that will not run leaves the queue: let the collector see what of it is held elsewhere.
     pub fn forget(self, py: Python<'_>) {
         match &self {
-            Self::Handle(handle) => show_if_shared(handle.bind(py)),
-            Self::Timer(handle) | Self::SetTimer(handle) => show_if_shared(handle.bind(py)),
+            Self::Handle(handle) => _ = show_if_shared(handle.bind(py)),
+            Self::Timer(handle) | Self::SetTimer(handle) => _ = show_if_shared(handle.bind(py)),
             _ => {}
         }
     }

@@ -210,6 +210,18 @@ impl Invocation {
     }
 }
 
+/// Let go of what a handle held.
+fn release(py: Python<'_>, callback: Option<Py<PyAny>>, arguments: Arguments, context: Option<Py<PyAny>>) {
+    for object in callback.into_iter().chain(context) {
+        call::release(py, object);
+    }
+    match arguments {
+        Arguments::None => {}
+        Arguments::One(one) => call::release(py, one),
+        Arguments::Many(many) => many.into_iter().for_each(|argument| call::release(py, argument)),
+    }
+}
+
 /// Run a callback that got no handle, because nobody could ask for it; it gets one if it must be reported.
 pub fn run_without_handle(
     event_loop: &Bound<'_, EventLoop>,
@@ -363,7 +375,12 @@ impl Handle {
         let invocation = slf.get().record.borrow(slf.py()).invocation(slf.py());
         let Some(invocation) = invocation else { return Ok(()) };
         let ran = invocation.run(slf.as_any(), event_loop);
-        collector::show_if_shared(slf);
+        if collector::show_if_shared(slf) {
+            return ran;
+        }
+        // It goes with the caller's reference: what it holds alone is finalized here, where that may take its time.
+        let (callback, arguments, context) = slf.get().record.borrow_mut(slf.py()).clear();
+        release(slf.py(), callback, arguments, context);
         ran
     }
 }
@@ -423,7 +440,12 @@ impl TimerHandle {
         let invocation = slf.get().record.borrow(py).invocation(py);
         let Some(invocation) = invocation else { return Ok(()) };
         let ran = invocation.run(slf.as_any(), event_loop);
-        collector::show_if_shared(slf);
+        if collector::show_if_shared(slf) {
+            return ran;
+        }
+        // It goes with the caller's reference: what it holds alone is finalized here, where that may take its time.
+        let (callback, arguments, context) = slf.get().record.borrow_mut(slf.py()).clear();
+        release(slf.py(), callback, arguments, context);
         ran
     }
 }

@@ -25,6 +25,8 @@ type Call = unsafe extern "C-unwind" fn(
 ) -> *mut ffi::PyObject;
 
 unsafe extern "C-unwind" {
+    fn Py_DecRef(object: *mut ffi::PyObject);
+
     fn PyObject_Vectorcall(
         callable: *mut ffi::PyObject,
         arguments: *const *mut ffi::PyObject,
@@ -83,6 +85,16 @@ unsafe fn vectorcall(
     let result = unsafe { function(callable, arguments, positional, keyword_names) };
     std::mem::forget(stay);
     result
+}
+
+/// Let go of an object, which may run a finalizer: of a protocol, a task or what these alone keep alive.
+pub fn release<T>(_py: Python<'_>, object: Py<T>) {
+    let stay = StayHere;
+    // Hidden as in `vectorcall`.
+    let function = std::hint::black_box(Py_DecRef as unsafe extern "C-unwind" fn(*mut ffi::PyObject));
+    // SAFETY: the thread is attached; the reference is ours, and `into_ptr` gives it away.
+    unsafe { function(object.into_ptr()) };
+    std::mem::forget(stay);
 }
 
 /// Call `callable(*arguments, **keywords)`, with arguments of any kind and number, for what is not called often.

@@ -31,12 +31,14 @@ pub fn show<T: PyClass>(object: &Bound<'_, T>) {
     }
 }
 
-/// Let the collector look at an object that anybody holds besides the caller.
-pub fn show_if_shared<T: PyClass>(object: &Bound<'_, T>) {
+/// Let the collector look at an object that anybody holds besides the caller; tells whether somebody does.
+pub fn show_if_shared<T: PyClass>(object: &Bound<'_, T>) -> bool {
     // SAFETY: the object is alive.
-    if unsafe { ffi::Py_REFCNT(object.as_ptr()) } > 1 {
+    let is_shared = unsafe { ffi::Py_REFCNT(object.as_ptr()) } > 1;
+    if is_shared {
         show(object);
     }
+    is_shared
 }
 
 /// During a traversal: hand a hidden object that nobody else holds to `visit`, in place of the collector.

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use super::lifetime::{log_expected, reason};
 use super::stream::{Borrow, Event, Phase, StreamTransport};
+use crate::ffi::call;
 
 impl StreamTransport {
     pub(super) fn handle_connection_lost(slf: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
@@ -36,7 +37,9 @@ impl StreamTransport {
         let number = descriptor.number();
         event_loop.get().transports().remove(&number);
         let closed = descriptor.close(py);
-        drop(protocol);
+        if let Some(protocol) = protocol {
+            call::release(py, protocol.object);
+        }
         if let Some(server) = server {
             Self::tell_server(slf, &server, intern!(py, "_detach"))?;
         }
