@@ -7,6 +7,7 @@ import multiprocessing.resource_tracker
 import operator
 import os
 import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -140,10 +141,13 @@ async def test_work_is_cancelled_and_workers_come_and_go(loop: asyncio.AbstractE
         assert await client.submit(sum, [1, 2]) == 3
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def resource_tracker() -> None:
-    """Start the process of multiprocessing that, once started, stays: before anything is counted."""
-    multiprocessing.resource_tracker.ensure_running()
+    """Have the process of multiprocessing run that, once started, stays: before anything is counted."""
+    with warnings.catch_warnings():
+        # Tests before this one may have ended it; then it is started anew, with a warning.
+        warnings.simplefilter("ignore")
+        multiprocessing.resource_tracker.ensure_running()
 
 
 @pytest.mark.usefixtures("resource_tracker")
