@@ -14,6 +14,7 @@ import weakref
 import aioxide
 import pytest
 from aioxide import _rust
+from children import without_debug_mode
 
 since_312 = pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought it")
 since_314 = pytest.mark.skipif(sys.version_info < (3, 14), reason="Python 3.14 brought it")
@@ -121,6 +122,7 @@ def test_the_command_line_chooses_native_tasks(options, tmp_path):
             capture_output=True,
             text=True,
             timeout=60,
+            env=without_debug_mode(),
         )
         assert done.returncode == 0, done.stderr
         seen = [word.strip("_<>'").partition(".")[0] for word in done.stdout.split() if word.startswith("'")]

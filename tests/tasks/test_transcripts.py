@@ -605,7 +605,9 @@ async def generic_aliases_and_attributes(stage):
     stage.note(future.get_loop() is stage.loop, task.get_loop() is stage.loop, future._loop is stage.loop)
     for name in ("send", "throw", "close", "__next__"):
         stage.note(hasattr(future, name), hasattr(task, name))
-    stage.note(task.get_coro() is task._coro, future._source_traceback, future._asyncio_future_blocking)
+    # Whole tracebacks tell the two runs of this scenario apart.
+    origin = [entry.name for entry in future._source_traceback or ()][-1:]
+    stage.note(task.get_coro() is task._coro, origin, future._asyncio_future_blocking)
     for name in ("_log_destroy_pending", "_source_traceback", "_state"):
         stage.refused(delattr, task, name)
 
