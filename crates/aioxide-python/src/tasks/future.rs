@@ -1,5 +1,8 @@
 //! The native `Future`: a result to come, and who waits for it.
 //!
+//! Longer than most files because it is one class with all that asyncio's `Future` promises, method by method; the list of
+//! who waits and the iterator of `await` are in files of their own.
+//!
 //! # Invariants
 //! - A future that is not pending has no waiters: they were scheduled, all at once, by what made it done.
 //! - What is taken out of the state is dropped after the cell is closed; repr, callbacks and handlers of the program are
