@@ -68,8 +68,7 @@ struct Shared<R: Receiver> {
     stall_changed: Signal,
     /// A reply is awaited, after none was.
     awaited: Signal,
-    /// Nothing is read before somebody took what came.
-    is_paused: Cell<bool>,
+    /// The receiver has room again.
     resumed: Signal,
 }
 
@@ -92,7 +91,6 @@ impl<R: Receiver> Connection<R> {
             is_broken: Cell::new(false),
             stall_changed: Signal::default(),
             awaited: Signal::default(),
-            is_paused: Cell::new(false),
             resumed: Signal::default(),
         });
         drop(spawn(task::run(Rc::clone(&shared), receiver)));
@@ -115,6 +113,17 @@ impl<R: Receiver> Connection<R> {
             self.shared.awaited.set();
         }
         Ok(())
+    }
+
+    /// Queues encoded commands that have no replies, as SUBSCRIBE, for the present connection only; tells whether it is
+    /// not closed. What must hold on later connections too belongs into the preamble.
+    pub fn send_without_reply(&self, encoded: &[u8]) -> bool {
+        if self.shared.stage.get() == Stage::Closed {
+            return false;
+        }
+        self.shared.session.borrow_mut().send_without_reply(encoded);
+        self.shared.wanted.set();
+        true
     }
 
     /// Whether callers should wait with [`Connection::room`] before they send.
@@ -163,16 +172,9 @@ impl<R: Receiver> Connection<R> {
         }
     }
 
-    /// Reads nothing more until [`Connection::resume_reading`]: the server, and then its sender, must wait.
-    pub fn pause_reading(&self) {
-        self.shared.is_paused.set(true);
-    }
-
-    /// Reads again.
+    /// Reads again, after the receiver was full.
     pub fn resume_reading(&self) {
-        if self.shared.is_paused.replace(false) {
-            self.shared.resumed.set();
-        }
+        self.shared.resumed.set();
     }
 
     /// Gives up the present TCP connection, as if the network had ended it.

@@ -25,6 +25,12 @@ pub trait Receiver: ReplyBuilder + 'static {
     /// A message that nobody asked for: of a subscription, or an invalidation.
     fn push(&mut self, message: Self::Reply);
 
+    /// Whether nothing more should be read before [`Connection::resume_reading`](super::Connection::resume_reading):
+    /// then the server, and who sends to it, must wait.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// A connection is ready; with `true` if there was another before.
     fn connected(&mut self, again: bool) {
         let _ = again;

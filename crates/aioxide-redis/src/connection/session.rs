@@ -99,6 +99,11 @@ impl<S> Session<S> {
         self.waiting.push_back(Entry { slot, replies: unit.replies(), unit, start, end, kept });
     }
 
+    /// Queues encoded commands that nobody waits for and that have no replies. They are not sent again.
+    pub fn send_without_reply(&mut self, encoded: &[u8]) {
+        self.queued.extend_from_slice(encoded);
+    }
+
     /// What is to be written next, from the given place on; nothing if there is nothing there.
     pub fn to_write(&mut self) -> (Rc<Vec<u8>>, usize) {
         if self.written == self.writing.len() {

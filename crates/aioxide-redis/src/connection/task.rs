@@ -202,7 +202,7 @@ async fn read<R: Receiver>(
     let mut buffer = Buffer::new();
     let mut next = NextEntry { shared, entry: None };
     loop {
-        while shared.is_paused.get() {
+        while receiver.borrow().is_full() {
             shared.resumed.wait().await;
         }
         match stream.read(buffer.room(decoder.wanted())).await {
