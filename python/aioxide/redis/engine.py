@@ -6,6 +6,7 @@ own for as long as it takes, from a pool that the client's ``max_connections`` b
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -38,9 +39,13 @@ class Engine:
         pool: ConnectionPool,
         callbacks: dict[str, Any],
         otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        connections: int,
     ):
         self.loop = loop
-        self.shared = RedisConnection(loop, settings, callbacks, exceptions, False, otherwise)
+        self.all_shared = [
+            RedisConnection(loop, settings, callbacks, exceptions, False, otherwise) for _ in range(connections)
+        ]
+        self._turns = itertools.cycle(self.all_shared)
         self._settings = settings
         self._callbacks = callbacks
         self._stall_timeout = settings["stall_timeout"]
@@ -58,10 +63,14 @@ class Engine:
         pool: ConnectionPool,
         callbacks: dict[str, Any],
         otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        *,
+        connections: int = 1,
+        idempotent: frozenset[str] | None = None,
     ) -> "Engine | None":
         """Return the engine of a client with this pool; None where only redis-py can do what the pool wants.
 
-        ``otherwise`` gets the commands that do not go over the shared connection.
+        ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent`` are
+        the names of commands that may be sent again.
         """
         if (
             not isinstance(loop, EventLoop)
@@ -73,7 +82,23 @@ class Engine:
             settings = connection_settings(pool.connection_kwargs)
         except NotNative:
             return None
-        return cls(loop, settings, pool, callbacks, otherwise)
+        settings["idempotent"] = idempotent
+        return cls(loop, settings, pool, callbacks, otherwise, connections)
+
+    @property
+    def shared(self) -> RedisConnection:
+        """The shared connection whose turn it is."""
+        return next(self._turns)
+
+    @property
+    def execute_command(self) -> Callable[..., Awaitable[Any]]:
+        """What runs a command on a shared connection, or gives it to ``otherwise``."""
+        if len(self.all_shared) == 1:
+            return self.all_shared[0].execute_command
+        return self._execute_in_turn
+
+    def _execute_in_turn(self, *arguments: Any, **options: Any) -> Awaitable[Any]:
+        return self.shared.execute_command(*arguments, **options)
 
     def connection(self, **more: Any) -> RedisConnection:
         """Return another connection with the client's settings, for the caller alone."""
@@ -126,7 +151,8 @@ class Engine:
     def close(self) -> None:
         """Close every connection; who waits gets a ConnectionError."""
         self._closed = True
-        self.shared.close()
+        for connection in self.all_shared:
+            connection.close()
         while self._idle:
             self._idle.pop().close()
 
