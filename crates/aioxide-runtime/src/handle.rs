@@ -21,7 +21,7 @@ use aioxide_driver::{Driver, Op, Outcome, Submitted, Token, sys};
 use crate::blocking::Pool;
 use crate::operation::Slot;
 use crate::slots::Slots;
-use crate::tasks::{Door, Entry, Runnable};
+use crate::tasks::{Door, Entry, JoinError, Runnable};
 use crate::{Deadline, Queue, Timers};
 
 /// Where a runtime takes the time from.
@@ -46,12 +46,14 @@ pub(crate) struct State {
     pub(crate) timers: RefCell<Timers<Waker>>,
     pub(crate) tasks: RefCell<Slots<Entry>>,
     pub(crate) ready: RefCell<Queue<Runnable>>,
+    /// Panics that are left for the host.
+    pub(crate) panics: RefCell<Vec<JoinError>>,
     /// How other threads reach the ready queue.
     pub(crate) door: Arc<Door>,
     pub(crate) pool: Pool,
     /// How many more operations may succeed at once before the running task has to yield.
     pub(crate) patience: Cell<u32>,
-    /// Counts spawned tasks, which orders their cancellation.
+    /// Counts spawned tasks, which orders them.
     pub(crate) spawned: Cell<u64>,
     /// Whether `block_on` is running.
     pub(crate) is_running: Cell<bool>,
@@ -77,6 +79,7 @@ impl Handle {
             timers: RefCell::new(Timers::new()),
             tasks: RefCell::new(Slots::new()),
             ready: RefCell::new(Queue::new()),
+            panics: RefCell::default(),
             door,
             pool: Pool::new(),
             patience: Cell::new(PATIENCE),

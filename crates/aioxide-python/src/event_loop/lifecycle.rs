@@ -59,7 +59,8 @@ pub fn open(class: &Bound<'_, PyType>, driver: Option<&str>) -> PyResult<EventLo
     })
 }
 
-/// Close a loop that does not run: forget every callback, cancel every operation, close the driver.
+/// Close a loop that does not run: forget every callback, end the Rust tasks, the last spawned first, cancel every
+/// operation, close the driver.
 pub fn close(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let this = event_loop.get();
     if this.is_running() {
@@ -73,7 +74,10 @@ pub fn close(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     }
     if let Some(mut core) = core {
         core.take_contents().forget(event_loop.py());
+        core.runtime.shutdown();
+        let reported = EventLoop::report_panics(event_loop, &core.runtime);
         drop(core);
+        return reported;
     }
     Ok(())
 }
@@ -102,17 +106,17 @@ pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 }
 
 /// How many of each native thing are alive. All but the process-wide `handles`, `tasks` and `futures` are zero once
-/// the loop is closed.
+/// the loop is closed. And the names of the Rust tasks, in the order they were spawned.
 pub fn statistics<'py>(event_loop: &EventLoop, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     let counts = PyDict::new(py);
     counts.set_item("handles", live_handles())?;
     counts.set_item("tasks", live_tasks())?;
     counts.set_item("futures", live_futures().wrapping_sub(live_tasks()))?;
-    let native = if event_loop.is_closed() {
-        [0; 7]
+    let (native, names) = if event_loop.is_closed() {
+        ([0; 7], Vec::new())
     } else {
         event_loop.with_core(|core| {
-            [
+            let counts = [
                 core.ready.len(),
                 core.timers.len(),
                 core.watchers.len(),
@@ -120,9 +124,11 @@ pub fn statistics<'py>(event_loop: &EventLoop, py: Python<'py>) -> PyResult<Boun
                 event_loop.transports().len(),
                 core.interests.len(),
                 core.runtime.statistics().tasks,
-            ]
+            ];
+            (counts, core.runtime.tasks())
         })?
     };
+    counts.set_item("rust_task_names", names)?;
     let names = ["ready", "timers", "watchers", "servers", "transports", "operations", "rust_tasks"];
     for (name, count) in names.into_iter().zip(native) {
         counts.set_item(name, count)?;

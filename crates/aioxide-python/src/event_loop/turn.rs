@@ -103,7 +103,7 @@ impl Turns<'_, '_> {
         self.runtime.run_tasks(TASKS_PER_TURN);
         let ran = self.run_callbacks();
         let flushed = self.flush();
-        ran.and(flushed)
+        ran.and(flushed).and_then(|()| EventLoop::report_panics(self.event_loop, &self.runtime))
     }
 
     /// As [`EventLoop::with_core`].
