@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 
 import pytest
 from aioxide._rust import _trial_task
+from leaks import open_files
 
 
 @pytest.fixture
@@ -105,3 +108,49 @@ def test_a_handler_of_panics_that_exits_ends_the_loop(loop, spawn):
     spawn("doomed", "panics")
     with pytest.raises(SystemExit):
         loop.run_forever()
+
+
+def run_in_thread(target):
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+
+
+def test_a_loop_with_tasks_of_another_thread_does_not_run(loop_factory, is_aioxide):
+    if not is_aioxide:
+        pytest.skip("asyncio has no Rust tasks")
+    dropped = []
+    before = open_files()
+    loop = loop_factory()
+
+    def elsewhere():
+        loop.run_until_complete(asyncio.sleep(0))
+        _trial_task(loop, "elsewhere", "never", lambda: dropped.append("elsewhere"))
+        loop.run_until_complete(asyncio.sleep(0))
+
+    run_in_thread(elsewhere)
+    with pytest.raises(RuntimeError, match=r'another thread has Rust tasks of this loop: \["elsewhere"\]'):
+        loop.run_forever()
+    with pytest.warns(ResourceWarning, match=r'Rust tasks are not dropped: .*\["elsewhere"\]'):
+        loop.close()
+    assert not dropped
+    assert names(loop) == []
+    # A task that is left to the process may still be woken.
+    ((descriptor, left),) = open_files().items() - before.items()
+    assert left == "anon_inode:[eventfd]"
+    os.close(descriptor)
+
+
+def test_a_loop_moves_to_another_thread_when_its_tasks_have_ended(loop, spawn):
+    dropped = []
+
+    def elsewhere():
+        spawn("there", "ends", lambda: dropped.append(threading.get_ident()))
+        loop.run_until_complete(asyncio.sleep(0))
+        assert names(loop) == []
+
+    run_in_thread(elsewhere)
+    spawn("here", "ends", lambda: dropped.append(threading.get_ident()))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert len(dropped) == 2
+    assert dropped[0] != dropped[1] == threading.get_ident()

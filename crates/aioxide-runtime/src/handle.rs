@@ -14,6 +14,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use aioxide_driver::{Driver, Op, Outcome, Submitted, Token, sys};
@@ -55,6 +56,8 @@ pub(crate) struct State {
     pub(crate) patience: Cell<u32>,
     /// Counts spawned tasks, which orders them.
     pub(crate) spawned: Cell<u64>,
+    /// The thread that the latest task was spawned on.
+    pub(crate) home: Cell<Option<ThreadId>>,
     /// Whether `block_on` is running.
     pub(crate) is_running: Cell<bool>,
     clock: Clock,
@@ -84,6 +87,7 @@ impl Handle {
             pool: Pool::new(),
             patience: Cell::new(PATIENCE),
             spawned: Cell::new(0),
+            home: Cell::new(None),
             is_running: Cell::new(false),
             clock,
             turn: Cell::new(Deadline(0)),

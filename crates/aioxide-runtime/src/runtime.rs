@@ -267,6 +267,13 @@ impl Runtime {
         tasks::names(&self.handle)
     }
 
+    /// Whether this is the thread of the tasks, or there are none. A host that moved the runtime to
+    /// another thread must not let tasks run there.
+    #[must_use]
+    pub fn is_at_home(&self) -> bool {
+        tasks::is_at_home(&self.handle)
+    }
+
     /// Whether a task panicked that nobody awaits: see [`Runtime::take_panics`].
     #[must_use]
     pub fn has_panics(&self) -> bool {
@@ -294,9 +301,14 @@ impl Runtime {
     /// Aborts all tasks, the last spawned first, and drops their futures now, so that a task is gone
     /// before what it may use; drops blocking jobs that have not begun; cancels the operations of futures that are not tasks, which a later
     /// [`Runtime::collect`] tells them. Dropping the runtime does this too.
+    ///
+    /// The tasks of another thread cannot be dropped on this one: they are leaked.
     pub fn shutdown(&self) {
         let _guard = self.enter();
-        tasks::abort_all(&self.handle);
+        match self.is_at_home() {
+            true => tasks::abort_all(&self.handle),
+            false => tasks::abandon_all(&self.handle),
+        }
         self.handle.pool.close();
         let keys = self.handle.operations.borrow().keys();
         for key in keys {

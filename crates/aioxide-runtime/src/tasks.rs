@@ -14,7 +14,8 @@
 //!
 //! # Invariants
 //! - Every task that has not ended is in `State::tasks`, which keeps a waker and so the task alive.
-//! - A task runs and ends on the thread that spawned it (`async-task` panics otherwise).
+//! - A task runs and ends on the thread that spawned it (`async-task` panics otherwise). So all tasks
+//!   that live at the same time are of one thread, and what ends the runtime on another leaks them.
 //! - No panic leaves a task's body: `async-task` would abort the process over some of them.
 
 use std::any::{Any, type_name};
@@ -26,12 +27,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::thread;
 
 use async_task::{Builder, FallibleTask};
 
 use crate::Inbox;
 use crate::handle::{Handle, PATIENCE};
-use crate::slots::SlotKey;
+use crate::slots::{SlotKey, Slots};
 
 /// A task that is to run. Its metadata is its place in the order of spawning.
 pub(crate) type Runnable = async_task::Runnable<u64>;
@@ -65,6 +67,8 @@ where
     F::Output: 'static,
 {
     let order = handle.spawned.replace(handle.spawned.get() + 1);
+    assert!(is_at_home(handle), "a task is spawned on another thread than those that live");
+    handle.home.set(Some(thread::current().id()));
     // The task needs its key to look up the flag, the registry its waker: the key comes first.
     let waker = Waker::noop().clone();
     let entry = Entry { waker, name, order, is_aborted: false, is_detached: false };
@@ -99,6 +103,11 @@ where
     }
     handle.ready.borrow_mut().push(runnable);
     JoinHandle { task: Some(task.fallible()), handle: handle.clone(), key }
+}
+
+/// Whether the tasks that live are this thread's, or there are none.
+pub(crate) fn is_at_home(handle: &Handle) -> bool {
+    handle.tasks.borrow().len() == 0 || handle.home.get() == Some(thread::current().id())
 }
 
 /// What a future is called that was given no name: its type, which says where it was written.
@@ -175,6 +184,15 @@ pub(crate) fn abort_all(handle: &Handle) {
             runnable.run();
         }
     }
+}
+
+/// Leaves the tasks of another thread to the process: they can neither run nor be dropped here.
+pub(crate) fn abandon_all(handle: &Handle) {
+    let mut mail = Vec::new();
+    handle.door.inbox.take(&mut mail);
+    std::mem::forget(mail);
+    std::mem::forget(handle.ready.borrow_mut().clear().collect::<Vec<_>>());
+    std::mem::forget(handle.tasks.replace(Slots::new()));
 }
 
 fn abort(handle: &Handle, key: SlotKey) {

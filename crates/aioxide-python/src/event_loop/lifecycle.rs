@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aioxide_driver::{Backend, Choice, Driver, Options};
 use aioxide_runtime::Inbox;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 
 use super::clock::is_replaced_in;
 use super::{Core, EventLoop};
-use crate::error::os_error;
+use crate::error::{os_error, warn};
 use crate::handle::live_handles;
 use crate::loop_cell::LoopCell;
 use crate::tasks::future::live_futures;
@@ -74,6 +74,11 @@ pub fn close(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     }
     if let Some(mut core) = core {
         core.take_contents().forget(event_loop.py());
+        if !core.runtime.is_at_home() {
+            let names = core.runtime.tasks();
+            let text = format!("Rust tasks are not dropped: not their thread closes the loop: {names:?}");
+            warn::<PyResourceWarning>(event_loop.py(), &text);
+        }
         core.runtime.shutdown();
         let reported = EventLoop::report_panics(event_loop, &core.runtime);
         drop(core);

@@ -26,7 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aioxide_driver::Waker;
 use aioxide_runtime::{Inbox, Runtime};
-use pyo3::exceptions::{PyRuntimeError, PySystemError};
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PySystemError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
@@ -42,6 +42,7 @@ use self::socket_calls::{Action, SocketCall};
 use crate::awaitable::Awaitable;
 use crate::awaitable::future::{BoxedFuture, drop_quietly};
 use crate::callback::Callback;
+use crate::error::warn;
 use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
@@ -129,15 +130,25 @@ impl EventLoop {
         }
     }
 
-    /// A value of the thread that runs the loop, if this is that thread.
+    /// A value of this thread, if it runs the loop.
     pub fn bound_to_thread<'a, T>(&self, value: &'a mut ThreadBound<T>) -> Option<&'a mut T> {
         self.core.bound(value)
     }
 
-    /// Have a future dropped by the thread that runs the loop: here, or by its next turn.
+    /// Have a future dropped by its thread: here, or by the next turn that it takes. Where neither can be, the future is
+    /// left to the process.
     pub fn release(&self, future: ThreadBound<BoxedFuture>) {
-        if let Err(future) = self.core.release(future, drop_quietly) {
+        let Err(future) = self.core.release(future, drop_quietly) else { return };
+        if self.core.is_run_by_thread_of(&future) {
             self.hand_in(Callback::Release(future), false);
+        } else if !self.core.is_forked() {
+            // Where the interpreter is gone there is nobody to warn.
+            let _ = Python::try_attach(|py| {
+                warn::<PyResourceWarning>(
+                    py,
+                    "a Rust future is not dropped: its thread does not run its event loop any more",
+                );
+            });
         }
     }
 
