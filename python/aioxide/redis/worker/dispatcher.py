@@ -147,17 +147,16 @@ class Dispatcher:
                 given = [held.event for held in batch] if self._batch else batch[0].event
                 called = self._handler(given)
                 if not inspect.isawaitable(called):
-                    raise _NotAsynchronousError
+                    raise NotAsynchronousError(f"the handler is no coroutine function: {self._handler!r}")
                 await called
         except EventsFailed as failure:
             self._split(batch, failure)
-        except _NotAsynchronousError:
+        except NotAsynchronousError as mistake:
             for held in batch:
                 held.owner.abandoned(held)
             if not self.fatal.done():
-                self.fatal.set_exception(
-                    TypeError(f"the handler is no coroutine function: {self._handler!r}")
-                )
+                self.fatal.set_exception(mistake)
+
         except asyncio.CancelledError as error:
             if self._is_ending:
                 for held in batch:
@@ -200,5 +199,5 @@ class Dispatcher:
             self._is_idle.set()
 
 
-class _NotAsynchronousError(Exception):
+class NotAsynchronousError(TypeError):
     """The handler returned something that cannot be awaited."""

@@ -19,8 +19,8 @@ from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from ..._backoff import Backoff, delay_after
 from .backlog import Backlog, Waiting
-from .backoff import Backoff, delay_after
 from .consumer import Consumer
 from .dispatcher import Dispatcher, Held
 from .events import Event, Reject

@@ -16,7 +16,7 @@ _listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, Listeners] = WeakKeyDic
 
 @contextlib.contextmanager
 def calling(stop: Callable[[], None], signals: Sequence[signal.Signals]) -> Iterator[None]:
-    """Have `stop` called for these signals while the block runs; elsewhere than in the main thread, do nothing."""
+    """Have `stop` called for these signals while the block runs, if this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         signals = ()
     loop = asyncio.get_running_loop()

@@ -20,7 +20,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, ResponseError
 
-from .backoff import Backoff
+from ..._backoff import Backoff
 from .client import connect
 from .consumer import Consumer
 from .dispatcher import Dispatcher, Handler
@@ -136,7 +136,7 @@ class StreamWorker:
         }
 
     def stop(self) -> None:
-        """Ask the worker to stop: it reads no more and ends with the calls that run; asked again, it hurries."""
+        """Ask the worker to read no more and to end when its calls have; asked again, it cancels them."""
         if self._stop_asked.is_set():
             self._hurry.set()
         self._stop_asked.set()
