@@ -10,10 +10,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,7 +61,6 @@ class Dispatcher:
         self._timeout = timeout
         self._waiting: deque[Held] = deque()
         self._calls: set[asyncio.Task[None]] = set()
-        self._events_running = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._is_idle = asyncio.Event()
@@ -77,14 +75,10 @@ class Dispatcher:
         """Return how many calls run."""
         return len(self._calls)
 
-    @property
-    def held(self) -> int:
-        """Return how many events wait for a place or are in a call."""
-        return len(self._waiting) + self._events_running
-
     def room(self) -> int:
-        """Return how many more events could run at once."""
-        return max(0, self.capacity - self.held)
+        """Return how many more events could run at once; small batches take places, too."""
+        free = self._concurrency - len(self._calls)
+        return max(0, free * (self._batch or 1) - len(self._waiting))
 
     async def wait_for_room(self) -> int:
         """Wait until at least one more event could run, and return how many."""
@@ -97,11 +91,12 @@ class Dispatcher:
         """Wait until no call runs."""
         await self._is_idle.wait()
 
-    def offer(self, held: Held) -> None:
-        """Run the handler for an entry as soon as there is a place."""
-        self._waiting.append(held)
-        self._is_idle.clear()
-        self._start_calls()
+    def offer(self, entries: Iterable[Held]) -> None:
+        """Run the handler for entries as soon as there are places."""
+        self._waiting.extend(entries)
+        if self._waiting:
+            self._is_idle.clear()
+            self._start_calls()
 
     def take_waiting(self) -> list[Held]:
         """Start nothing more, and give back what has not started."""
@@ -120,13 +115,12 @@ class Dispatcher:
     def _start_calls(self) -> None:
         while self._waiting and len(self._calls) < self._concurrency and not self._is_ending:
             batch = self._next_batch()
-            self._events_running += len(batch)
             for held in batch:
                 held.has_started = True
             name = f"{batch[0].event.stream} {batch[0].event.id}"
             call = asyncio.get_running_loop().create_task(self._call(batch), name=name)
             self._calls.add(call)
-            call.add_done_callback(functools.partial(self._ended, len(batch)))
+            call.add_done_callback(self._ended)
 
     def _next_batch(self) -> list[Held]:
         first = self._waiting.popleft()
@@ -183,9 +177,8 @@ class Dispatcher:
             else:
                 held.owner.failed(held, error)
 
-    def _ended(self, size: int, call: asyncio.Task[None]) -> None:
+    def _ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        self._events_running -= size
         if not call.cancelled():
             # What is no `Exception` has ended the loop already. Asked for, it is not reported again.
             call.exception()

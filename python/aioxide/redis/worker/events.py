@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -13,7 +13,7 @@ class Event:
 
     stream: str
     id: str
-    fields: Mapping[Any, Any]
+    fields: Mapping[Any, Any] = field(hash=False)
     # How often it has been delivered, to any worker, this time included: 1 unless something went wrong.
     deliveries: int = 1
 

@@ -106,8 +106,7 @@ class Source:
                 raise
         now = self._loop.time()
         self._statistics.read += len(entries)
-        for id, fields in entries:
-            self._accept(Waiting(now, id, 0, now), fields, is_recovered=False)
+        self._accept([(Waiting(now, id, 0, now), fields) for id, fields in entries], is_recovered=False)
 
     async def _recover(self) -> None:
         if self._may_have_unknown:
@@ -179,33 +178,37 @@ class Source:
             self._expect_unknown()
             raise
         now = self._loop.time()
+        delivered = []
         for id, fields in entries:
             waiting = again.pop(id)
             waiting.touched = now
-            self._accept(waiting, fields, is_recovered=True)
+            delivered.append((waiting, fields))
+        self._accept(delivered, is_recovered=True)
         # Others have claimed these, or acknowledged them, or they were trimmed.
         self._statistics.lost += len(again)
         return True
 
-    def _accept(self, waiting: Waiting, fields: dict[Any, Any], *, is_recovered: bool) -> None:
-        """Hold an entry that was just delivered, and have it handled."""
-        if waiting.id in self.held:
-            return
-        self.backlog.discard(waiting.id)
-        stream = self.consumer.stream
-        error: BaseException | None = None
-        try:
-            fields = self._options.decoded(fields)
-        except UnicodeDecodeError as undecodable:
-            error = undecodable
-        event = Event(stream, waiting.id, fields, waiting.deliveries + 1)
-        held = Held(event, self, waiting.touched, is_recovered)
-        self.held[event.id] = held
-        self._recovered += is_recovered
-        if error is not None:
-            self._fail(held, Reject(f"{type(error).__name__}: {error}"))
-        else:
-            self._dispatcher.offer(held)
+    def _accept(self, delivered: list[tuple[Waiting, dict[Any, Any]]], *, is_recovered: bool) -> None:
+        """Hold entries that were just delivered, and have them handled."""
+        accepted = []
+        for waiting, fields in delivered:
+            if waiting.id in self.held:
+                continue
+            self.backlog.discard(waiting.id)
+            error: UnicodeDecodeError | None = None
+            try:
+                fields = self._options.decoded(fields)
+            except UnicodeDecodeError as undecodable:
+                error = undecodable
+            event = Event(self.consumer.stream, waiting.id, fields, waiting.deliveries + 1)
+            held = Held(event, self, waiting.touched, is_recovered)
+            self.held[event.id] = held
+            self._recovered += is_recovered
+            if error is None:
+                accepted.append(held)
+            else:
+                self.failed(held, Reject(f"{type(error).__name__}: {error}"))
+        self._dispatcher.offer(accepted)
 
     def succeeded(self, held: Held) -> None:
         """Acknowledge an entry, together with those that succeed in the same turn."""
@@ -226,12 +229,8 @@ class Source:
             error,
             exc_info=None if isinstance(error, Reject) else error,
         )
-        self._fail(held, error)
-
-    def _fail(self, held: Held, error: BaseException) -> None:
         self._statistics.failed += 1
         self._count_out(held)
-        event = held.event
         limit = self._options.max_deliveries
         if isinstance(error, Reject) or (limit is not None and event.deliveries >= limit):
             self._doomed[event.id] = (held, error)
