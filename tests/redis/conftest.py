@@ -14,3 +14,10 @@ def unused_port() -> Iterator[int]:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         yield nobody.getsockname()[1]
+
+
+@pytest.fixture
+def unused_port_number() -> int:
+    """A port that was free a moment ago, for a server that a test starts again and again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
