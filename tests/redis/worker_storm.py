@@ -148,7 +148,7 @@ def storm(
     options: Sequence[str] = (),
     seed: int | None = None,
 ) -> Outcome:
-    """Add events, and kill a random process of a supervised worker again and again meanwhile; count effects."""
+    """Add events, and kill a random process of a supervised worker again and again; count effects."""
     dice = random.Random(seed)
     started = time.monotonic()
     settings = ["--claim-idle", "1", "--restart-delay", "0.05", "--log-level", "error"]

@@ -40,8 +40,8 @@ def main() -> int:
             seed=options.seed,
         )
     print(
-        f"{outcome.kills} kills in {outcome.seconds:.0f} s, {outcome.events} events: {len(outcome.lost)} lost, "
-        f"{outcome.pending} pending, {outcome.dead_letters} given up; "
+        f"{outcome.kills} kills in {outcome.seconds:.0f} s, {outcome.events} events: "
+        f"{len(outcome.lost)} lost, {outcome.pending} pending, {outcome.dead_letters} given up; "
         f"{outcome.begun_twice} begun more than once, {outcome.done_twice} done more than once"
     )
     return 1 if outcome.lost or outcome.pending or outcome.dead_letters else 0
