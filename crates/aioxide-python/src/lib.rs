@@ -2,6 +2,7 @@
 
 mod awaitable;
 mod callback;
+mod clients;
 mod convert;
 mod error;
 mod event_loop;
@@ -29,6 +30,10 @@ mod _rust {
     use crate::awaitable::trial::_trial_future;
     #[pymodule_export]
     use crate::awaitable::waiter::Waiter;
+    #[pymodule_export]
+    use crate::clients::redis::connection::RedisConnection;
+    #[pymodule_export]
+    use crate::clients::redis::route::_redis_route;
     #[pymodule_export]
     use crate::event_loop::EventLoop;
     #[pymodule_export]

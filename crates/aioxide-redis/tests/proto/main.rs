@@ -1,0 +1,6 @@
+//! The protocol, through its public API.
+
+mod conversions;
+mod decoding;
+mod feeding;
+mod limits;
