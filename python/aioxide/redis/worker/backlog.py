@@ -27,13 +27,13 @@ class Waiting:
     deliveries: int = field(compare=False)
     # When Redis last began to count its idle time.
     touched: float = field(compare=False)
-    # What the handler raised; None for an entry that was found pending, of which nobody knows what became.
-    error: BaseException | None = field(compare=False, default=None)
+    # Why the handler failed; None for an entry that was found pending, of which nobody knows what became.
+    reason: str | None = field(compare=False, default=None)
 
     @property
     def is_suspect(self) -> bool:
         """Tell whether its earlier deliveries ended processes, for all we know."""
-        return self.error is None and self.deliveries > 1
+        return self.reason is None and self.deliveries > 1
 
 
 class Backlog:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from redis.asyncio import Redis
+from ..client import Redis
 
 
 def connect(url: str) -> Redis:
     """Make a client that the worker closes."""
-    client: Any = Redis.from_url(url)
-    return client  # type: ignore[no-any-return]
+    client = Redis.from_url(url)
+    assert isinstance(client, Redis)
+    return client

@@ -52,7 +52,8 @@ class Source:
         self._statistics = statistics
         self._loop = asyncio.get_running_loop()
         self._done: dict[str, Held] = {}
-        self._doomed: dict[str, tuple[Held, BaseException]] = {}
+        # With the reason, and not with the exception: that would keep the frames of a call alive.
+        self._doomed: dict[str, tuple[Held, str]] = {}
         self._unsettled = asyncio.Event()
         self._something_due = asyncio.Event()
         # There may be entries that Redis delivered to this consumer and this process does not know.
@@ -83,7 +84,7 @@ class Source:
         """Say what is wrong, wait, and see to it that the group exists again."""
         self._statistics.errors += 1
         delay = backoff.next()
-        log.warning("%s: %s: %s; again in %.1f s", self._title, type(error).__name__, error, delay)
+        log.warning("%s: %s: %s; again in %.1f s", self._title, type(error).__name__, str(error), delay)
         await asyncio.sleep(delay)
         if isinstance(error, ResponseError) and str(error).startswith(("NOGROUP", "UNBLOCKED")):
             with contextlib.suppress(*TROUBLE):
@@ -226,21 +227,22 @@ class Source:
             event.id,
             event.deliveries,
             type(error).__name__,
-            error,
+            str(error),
             exc_info=None if isinstance(error, Reject) else error,
         )
         self._statistics.failed += 1
         self._count_out(held)
         limit = self._options.max_deliveries
+        reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH]
         if isinstance(error, Reject) or (limit is not None and event.deliveries >= limit):
-            self._doomed[event.id] = (held, error)
+            self._doomed[event.id] = (held, reason)
             self._unsettled.set()
             return
         del self.held[event.id]
         if held.is_lost:
             return
         delay = delay_after(event.deliveries - 1, self._options.retry_delay, self._options.claim_idle)
-        self.backlog.add(Waiting(self._loop.time() + delay, event.id, event.deliveries, held.touched, error))
+        self.backlog.add(Waiting(self._loop.time() + delay, event.id, event.deliveries, held.touched, reason))
         self._something_due.set()
 
     def abandoned(self, held: Held) -> None:
@@ -256,10 +258,10 @@ class Source:
     def _doom_unseen(self, waiting: Waiting) -> None:
         """Bury an entry that was delivered too often, without its being handled once more."""
         event = Event(self.consumer.stream, waiting.id, {}, waiting.deliveries)
-        error = waiting.error or Unacknowledged(f"delivered {waiting.deliveries} times, never acknowledged")
+        reason = waiting.reason or f"delivered {waiting.deliveries} times, never acknowledged"
         held = Held(event, self, waiting.touched)
         self.held[event.id] = held
-        self._doomed[event.id] = (held, error)
+        self._doomed[event.id] = (held, reason)
         self._unsettled.set()
 
     async def _settle(self) -> None:
@@ -286,9 +288,8 @@ class Source:
                 del self.held[id]
 
     async def _bury_doomed(self) -> None:
-        for id, (held, error) in list(self._doomed.items()):
+        for id, (held, reason) in list(self._doomed.items()):
             event = held.event
-            reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH]
             if self._options.dead_letter is None:
                 log.error("%s: %s is dropped: %s", self._title, id, reason)
                 await self.consumer.acknowledge([id])
@@ -356,7 +357,3 @@ class Source:
             self._statistics.released += len(entries)
         for id in entries:
             self.held.pop(id, None)
-
-
-class Unacknowledged(Exception):
-    """The reason of a dead letter whose deliveries ended without a word."""

@@ -230,7 +230,9 @@ class StreamWorker:
                     raise
                 self._statistics.errors += 1
                 delay = backoff.next()
-                log.warning("%s: %s: %s; again in %.1f s", self.consumer, type(error).__name__, error, delay)
+                log.warning(
+                    "%s: %s: %s; again in %.1f s", self.consumer, type(error).__name__, str(error), delay
+                )
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop_asked.wait(), delay)
             else:
@@ -276,7 +278,9 @@ class StreamWorker:
         except TimeoutError:
             log.warning("%s: ends without a farewell: it takes too long", self.consumer)
         except TROUBLE as error:
-            log.warning("%s: ends without a farewell: %s: %s", self.consumer, type(error).__name__, error)
+            log.warning(
+                "%s: ends without a farewell: %s: %s", self.consumer, type(error).__name__, str(error)
+            )
         finally:
             await _end(lasting)
             log.info("%s: stopped: %s", self.consumer, self.statistics())
