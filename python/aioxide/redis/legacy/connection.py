@@ -11,7 +11,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from typing import Any
 
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.connection import BlockingConnectionPool, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 
 from ..client import Redis as Client
 from .channels import Channel, Subscriptions
@@ -37,18 +39,32 @@ def words_of(words: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(bytes(word) if isinstance(word, bytearray) else word for word in words)
 
 
+def make_client(settings: Mapping[str, Any]) -> Client:
+    """Make a client whose replies are raw, and whose users wait when all its connections are taken."""
+    # RESP2's replies are those that aioredis 1 knew.
+    client = Client(**settings, protocol=2, retry=Retry(ExponentialBackoff(cap=0.5, base=0.01), 3))
+    if not client.single_connection_client:
+        pool = client.connection_pool
+        waiting = BlockingConnectionPool(
+            max_connections=pool.max_connections,
+            timeout=None,
+            connection_class=pool.connection_class,
+            **pool.connection_kwargs,
+        )
+        client = Client(connection_pool=waiting)
+        client.auto_close_connection_pool = True
+    # They turn replies into redis-py's shapes.
+    client.response_callbacks.clear()
+    return client
+
+
 class Connection:
     """A client of one database, with aioredis 1's methods of a connection or a pool of them."""
 
-    def __init__(
-        self, make: Callable[..., Client], settings: Mapping[str, Any], encoding: str | None
-    ) -> None:
-        self._make = make
+    def __init__(self, settings: Mapping[str, Any], encoding: str | None) -> None:
         self._settings = dict(settings)
         self.encoding = encoding
-        self.client = make(**self._settings)
-        # Only they turn replies into redis-py's shapes.
-        self.client.response_callbacks.clear()
+        self.client = make_client(self._settings)
         self._subscriptions: Subscriptions | None = None
         self._running: set[asyncio.Future[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -102,8 +118,7 @@ class Connection:
 
     async def _reconnect(self, **changes: Any) -> bool:
         """Go on with other settings, if the server accepts them."""
-        client = self._make(**{**self._settings, **changes})
-        client.response_callbacks.clear()
+        client = make_client({**self._settings, **changes})
         try:
             is_right = await client.execute_command("PING")
         except BaseException:
@@ -162,17 +177,10 @@ class Connection:
 class ConnectionsPool(Connection):
     """What `create_pool` returns: connections for exclusive use, and `execute` for everything else."""
 
-    def __init__(
-        self,
-        make: Callable[..., Client],
-        settings: Mapping[str, Any],
-        encoding: str | None,
-        minsize: int,
-        maxsize: int,
-    ) -> None:
+    def __init__(self, settings: Mapping[str, Any], encoding: str | None, minsize: int, maxsize: int) -> None:
         if not 0 <= minsize <= maxsize or maxsize < 1:
             raise ValueError(f"a pool has 0 <= minsize <= maxsize, and room: {minsize}, {maxsize}")
-        super().__init__(make, {**settings, "max_connections": maxsize}, encoding)
+        super().__init__({**settings, "max_connections": maxsize}, encoding)
         self.minsize = minsize
         self.maxsize = maxsize
         self._acquired: set[Connection] = set()
@@ -196,7 +204,7 @@ class ConnectionsPool(Connection):
         if self.closed:
             raise self._closed_error()
         settings = {**self._settings, "single_connection_client": True}
-        connection = Connection(self._make, settings, self.encoding)
+        connection = Connection(settings, self.encoding)
         self._acquired.add(connection)
         return connection
 
@@ -307,7 +315,7 @@ async def create_connection(
 ) -> Connection:
     """Connect to a server, for one user: a URL, a (host, port), or the path of a Unix socket."""
     settings, encoding = settings_of(address, db, password, ssl, encoding, timeout)
-    made = Connection(Client, {**settings, "single_connection_client": True}, encoding)
+    made = Connection({**settings, "single_connection_client": True}, encoding)
     return await connected(made)  # type: ignore[no-any-return]
 
 
@@ -328,4 +336,4 @@ async def create_pool(
     settings, encoding = settings_of(
         address, db, password, ssl, encoding, create_connection_timeout or timeout
     )
-    return await connected(ConnectionsPool(Client, settings, encoding, minsize, maxsize))  # type: ignore[no-any-return]
+    return await connected(ConnectionsPool(settings, encoding, minsize, maxsize))  # type: ignore[no-any-return]

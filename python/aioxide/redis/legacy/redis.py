@@ -8,7 +8,6 @@ import json
 from collections.abc import AsyncIterator, Generator
 from typing import Any
 
-from ..client import Redis as Client
 from .channels import Channel
 from .commands import Commands
 from .connection import (
@@ -181,7 +180,7 @@ async def create_redis(
 ) -> Redis:
     """Connect to a server: a URL, a (host, port), or the path of a Unix socket."""
     settings, encoding = settings_of(address, db, password, ssl, encoding, timeout)
-    return Redis(await connected(Connection(Client, settings, encoding)))
+    return Redis(await connected(Connection(settings, encoding)))
 
 
 async def create_redis_pool(
@@ -198,4 +197,4 @@ async def create_redis_pool(
 ) -> Redis:
     """Connect to a server, for many users."""
     settings, encoding = settings_of(address, db, password, ssl, encoding, timeout)
-    return Redis(await connected(ConnectionsPool(Client, settings, encoding, minsize, maxsize)))
+    return Redis(await connected(ConnectionsPool(settings, encoding, minsize, maxsize)))
