@@ -127,7 +127,8 @@ class Engine:
 
     async def _lease(self) -> RedisConnection:
         if self._leased >= self._most:
-            if not self._patience:
+            # None waits for ever, as redis-py's pool does.
+            if self._patience == 0:
                 raise MaxConnectionsError("Too many connections")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
