@@ -14,5 +14,6 @@ from redis.asyncio import *  # noqa: F403 - the same names, whatever they are
 from . import exceptions
 from .client import Redis, StrictRedis, from_url
 from .pipeline import Pipeline
+from .sentinel import Sentinel
 
-__all__ = [*redis.asyncio.__all__, "Pipeline", "Redis", "StrictRedis", "exceptions", "from_url"]
+__all__ = [*redis.asyncio.__all__, "Pipeline", "Redis", "Sentinel", "StrictRedis", "exceptions", "from_url"]

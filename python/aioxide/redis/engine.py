@@ -10,23 +10,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio.connection import (
+    AbstractConnection,
     BlockingConnectionPool,
     Connection,
     ConnectionPool,
     UnixDomainSocketConnection,
 )
+from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.exceptions import ConnectionError, MaxConnectionsError, ResponseError
 
 from aioxide import __version__
 from aioxide._rust import EventLoop, RedisConnection
 
 from . import exceptions
-from .options import NotNative, connection_settings
+from .options import NotNative, connection_settings, sentinel_settings
 
 __all__ = ["Engine"]
 
-_POOLS = (ConnectionPool, BlockingConnectionPool)
-_CONNECTIONS = (Connection, UnixDomainSocketConnection)
+_POOLS: dict[type[ConnectionPool], tuple[type[AbstractConnection], ...]] = {
+    ConnectionPool: (Connection, UnixDomainSocketConnection),
+    BlockingConnectionPool: (Connection, UnixDomainSocketConnection),
+    SentinelConnectionPool: (SentinelManagedConnection,),
+}
 
 
 class Engine:
@@ -48,10 +53,12 @@ class Engine:
     @classmethod
     def for_pool(cls, loop: asyncio.AbstractEventLoop, pool: ConnectionPool, callbacks: dict[str, Any]) -> "Engine | None":
         """Return the engine of a client with this pool; None where only redis-py itself can do what the pool wants."""
-        if not isinstance(loop, EventLoop) or type(pool) not in _POOLS or pool.connection_class not in _CONNECTIONS:
+        if not isinstance(loop, EventLoop) or pool.connection_class not in _POOLS.get(type(pool), ()):
             return None
         try:
             settings = connection_settings(pool.connection_kwargs)
+            if isinstance(pool, SentinelConnectionPool):
+                settings = sentinel_settings(settings, pool)
         except NotNative:
             return None
         return cls(loop, settings, pool, callbacks)
