@@ -1,12 +1,12 @@
 """The native connections behind a client, on one event loop.
 
-All ordinary commands of a client share one connection. A command that blocks in the server gets one of its own for as
-long as it takes, from a pool that the client's ``max_connections`` bounds.
+All ordinary commands of a client share one connection. A command that blocks in the server gets one of its
+own for as long as it takes, from a pool that the client's ``max_connections`` bounds.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.asyncio.connection import (
@@ -19,7 +19,6 @@ from redis.asyncio.connection import (
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.exceptions import ConnectionError, MaxConnectionsError, ResponseError
 
-from aioxide import __version__
 from aioxide._rust import EventLoop, RedisConnection
 
 from . import exceptions
@@ -37,22 +36,39 @@ _POOLS: dict[type[ConnectionPool], tuple[type[AbstractConnection], ...]] = {
 class Engine:
     """The native connections of one client on one running loop."""
 
-    def __init__(self, loop: EventLoop, settings: dict[str, Any], pool: ConnectionPool, callbacks: dict[str, Any]):
+    def __init__(
+        self,
+        loop: EventLoop,
+        settings: dict[str, Any],
+        callbacks: dict[str, Any],
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]] | None,
+        most: int,
+        patience: float | None = 0,
+    ):
         self.loop = loop
-        self.shared = RedisConnection(loop, settings, callbacks, exceptions, False)
+        self.shared = RedisConnection(loop, settings, callbacks, exceptions, False, otherwise)
         self._settings = settings
         self._callbacks = callbacks
         self._stall_timeout = settings["stall_timeout"]
         self._idle: list[RedisConnection] = []
         self._leased = 0
-        self._most = pool.max_connections
-        self._patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
+        self._most = most
+        self._patience = patience
         self._released = asyncio.Event()
         self._closed = False
 
     @classmethod
-    def for_pool(cls, loop: asyncio.AbstractEventLoop, pool: ConnectionPool, callbacks: dict[str, Any]) -> "Engine | None":
-        """Return the engine of a client with this pool; None where only redis-py itself can do what the pool wants."""
+    def for_pool(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        pool: ConnectionPool,
+        callbacks: dict[str, Any],
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+    ) -> "Engine | None":
+        """Return the engine of a client with this pool; None where only redis-py can do what the pool wants.
+
+        ``otherwise`` gets the commands that do not go over the shared connection.
+        """
         if not isinstance(loop, EventLoop) or pool.connection_class not in _POOLS.get(type(pool), ()):
             return None
         try:
@@ -61,7 +77,8 @@ class Engine:
                 settings = sentinel_settings(settings, pool)
         except NotNative:
             return None
-        return cls(loop, settings, pool, callbacks)
+        patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
+        return cls(loop, settings, callbacks, otherwise, pool.max_connections, patience)
 
     def connection(self, **more: Any) -> RedisConnection:
         """Return another connection with the client's settings, for the caller alone."""
@@ -117,9 +134,6 @@ class Engine:
         self.shared.close()
         while self._idle:
             self._idle.pop().close()
-
-
-LIBRARY = ("aioxide", __version__)
 
 
 def _is_repeatable(name: Any) -> bool:

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - The connection is touched by the thread that runs the loop, or while the loop does not run.
 
+use std::ffi::CStr;
 use std::rc::{Rc, Weak};
 
 use aioxide_redis::Error;
@@ -13,7 +14,7 @@ use aioxide_runtime::Runtime;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
 use super::arguments::{Encoding, encode};
@@ -26,6 +27,7 @@ use crate::awaitable::{Awaitable, Work};
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::ffi::gil_cell::GilCell;
+use crate::ffi::method::{Arguments, FastMethod, add_method};
 use crate::loop_cell::ThreadBound;
 
 /// A connection to a Redis server, shared by any number of callers.
@@ -44,6 +46,8 @@ pub struct RedisConnection {
     response_error: Py<PyAny>,
     /// Where it connects to, for messages.
     address: String,
+    /// Called with arguments and options for commands that this connection does not take; returns an awaitable.
+    otherwise: Option<Py<PyAny>>,
     /// Memory for encoding.
     scratch: GilCell<Vec<u8>>,
 }
@@ -212,8 +216,50 @@ impl RedisConnection {
         }
     }
 
+    /// Add the method that is called for every command.
+    pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
+        add_method::<ExecuteCommand>(class)
+    }
+
     fn awaitable(slf: &Bound<'_, Self>, name: &'static str, call: Call) -> PyResult<Py<Awaitable>> {
         Awaitable::new(slf.py(), name, Work::Redis(Box::new(call)))
+    }
+}
+
+/// `execute_command(*arguments, **options)`, for the client to use as its own.
+struct ExecuteCommand;
+
+impl FastMethod for ExecuteCommand {
+    type Class = RedisConnection;
+    const NAME: &'static CStr = c"execute_command";
+    const POSITIONAL: &'static [&'static str] = &[];
+    const DOCUMENTATION: &'static CStr = c"execute_command($self, /, *arguments, **options)\n--\n\nReturn an awaitable of the reply to a command.";
+
+    fn call(connection: &Bound<'_, RedisConnection>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+        let py = connection.py();
+        let this = connection.get();
+        let words = PyTuple::new(py, arguments.at_least("execute_command", 1)?)?;
+        // The keys are for redis-py's cache and for clusters.
+        let is_plain = arguments.keywords().all(|(name, _)| name == "keys");
+        if is_plain && this.event_loop.get().is_running_here() && route(&words) == Route::Shared {
+            let callback = this.callback(&words.get_item(0)?)?.map(|callback| (callback.unbind(), None));
+            let commands = Commands::One { arguments: words.unbind(), callback, instead_of_error: None };
+            let call = Call::new(connection, commands, this.decodes, Retry::IfUnsent);
+            return RedisConnection::awaitable(connection, "Redis.execute_command", call).map(Py::into_any);
+        }
+        let options = PyDict::new(py);
+        for (name, value) in arguments.keywords() {
+            options.set_item(name, value)?;
+        }
+        if let Some(awaitable) = RedisConnection::execute(connection, &words, &options, false, false)? {
+            return Ok(awaitable.into_any());
+        }
+        match &this.otherwise {
+            Some(otherwise) => {
+                call::call_object(otherwise.bind(py), (words, options), None).map(Bound::unbind)
+            }
+            None => Err(PyTypeError::new_err("this command needs a connection of its own")),
+        }
     }
 }
 
@@ -231,14 +277,17 @@ impl RedisConnection {
     /// Make a connection of `event_loop`, which must run in this thread; it connects when it is needed.
     ///
     /// `exceptions` has redis-py's exception classes and `parse_error`; `callbacks` is the client's dictionary of what
-    /// shapes replies. With `messages` it keeps what nobody asked for, for `next_message`.
+    /// shapes replies. With `messages` it keeps what nobody asked for, for `next_message`. `otherwise` is called by
+    /// `execute_command` with the arguments and options of what this connection does not take.
     #[new]
+    #[pyo3(signature = (event_loop, settings, callbacks, exceptions, messages=false, otherwise=None))]
     fn new(
         event_loop: &Bound<'_, EventLoop>,
         settings: &Bound<'_, PyDict>,
         callbacks: Bound<'_, PyDict>,
         exceptions: Bound<'_, PyAny>,
         messages: bool,
+        otherwise: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let py = event_loop.py();
         let this = event_loop.get();
@@ -275,6 +324,7 @@ impl RedisConnection {
             exceptions: exceptions.unbind(),
             response_error,
             address,
+            otherwise,
             scratch: GilCell::default(),
         })
     }
@@ -477,6 +527,7 @@ impl RedisConnection {
         visit.call(&self.event_loop)?;
         visit.call(&self.callbacks)?;
         visit.call(&self.exceptions)?;
+        visit.call(&self.otherwise)?;
         visit.call(&self.response_error)
     }
 }
