@@ -11,22 +11,27 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.asyncio.connection import (
+    AbstractConnection,
     BlockingConnectionPool,
     Connection,
     ConnectionPool,
     UnixDomainSocketConnection,
 )
+from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.exceptions import ConnectionError, MaxConnectionsError, ResponseError
 
 from aioxide._rust import EventLoop, RedisConnection
 
 from . import exceptions
-from .options import NotNative, connection_settings
+from .options import NotNative, connection_settings, sentinel_settings
 
 __all__ = ["Engine"]
 
-_POOLS = (ConnectionPool, BlockingConnectionPool)
-_CONNECTIONS = (Connection, UnixDomainSocketConnection)
+_POOLS: dict[type[ConnectionPool], tuple[type[AbstractConnection], ...]] = {
+    ConnectionPool: (Connection, UnixDomainSocketConnection),
+    BlockingConnectionPool: (Connection, UnixDomainSocketConnection),
+    SentinelConnectionPool: (SentinelManagedConnection,),
+}
 
 
 class Engine:
@@ -36,10 +41,11 @@ class Engine:
         self,
         loop: EventLoop,
         settings: dict[str, Any],
-        pool: ConnectionPool,
         callbacks: dict[str, Any],
-        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
-        connections: int,
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]] | None,
+        most: int,
+        patience: float | None = 0,
+        connections: int = 1,
     ):
         self.loop = loop
         self.all_shared = [
@@ -51,8 +57,8 @@ class Engine:
         self._stall_timeout = settings["stall_timeout"]
         self._idle: list[RedisConnection] = []
         self._leased = 0
-        self._most = pool.max_connections
-        self._patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
+        self._most = most
+        self._patience = patience
         self._released = asyncio.Event()
         self._closed = False
 
@@ -72,18 +78,17 @@ class Engine:
         ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent`` are
         the names of commands that may be sent again.
         """
-        if (
-            not isinstance(loop, EventLoop)
-            or type(pool) not in _POOLS
-            or pool.connection_class not in _CONNECTIONS
-        ):
+        if not isinstance(loop, EventLoop) or pool.connection_class not in _POOLS.get(type(pool), ()):
             return None
         try:
             settings = connection_settings(pool.connection_kwargs)
+            if isinstance(pool, SentinelConnectionPool):
+                settings = sentinel_settings(settings, pool)
         except NotNative:
             return None
         settings["idempotent"] = idempotent
-        return cls(loop, settings, pool, callbacks, otherwise, connections)
+        patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
+        return cls(loop, settings, callbacks, otherwise, pool.max_connections, patience, connections)
 
     @property
     def shared(self) -> RedisConnection:
