@@ -1,12 +1,12 @@
 //! The closed list of things that a turn can run.
 
+use std::any::Any;
 use std::os::fd::OwnedFd;
 
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::{PyTraverseError, intern};
 
-use crate::awaitable::future::BoxedFuture;
 use crate::awaitable::waiter::Waiter;
 use crate::event_loop::EventLoop;
 use crate::event_loop::servers::Listener;
@@ -78,7 +78,7 @@ pub enum Callback {
     /// What a Rust future waited for has happened: its task goes on.
     Wake(Py<Waiter>),
     /// A Rust future that another thread let go of is dropped.
-    Release(ThreadBound<BoxedFuture>),
+    Release(ThreadBound<Box<dyn Any>>),
 }
 
 impl Callback {
@@ -132,8 +132,8 @@ impl Callback {
                 Some(wakeup) => wakeup.run(event_loop),
                 None => Ok(()),
             },
-            Self::Release(future) => {
-                event_loop.get().release(future);
+            Self::Release(value) => {
+                event_loop.get().release(value);
                 Ok(())
             }
         }

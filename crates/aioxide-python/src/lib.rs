@@ -2,6 +2,7 @@
 
 mod awaitable;
 mod callback;
+mod clients;
 mod convert;
 mod error;
 mod event_loop;
@@ -29,6 +30,10 @@ mod _rust {
     use crate::awaitable::trial::_trial_future;
     #[pymodule_export]
     use crate::awaitable::waiter::Waiter;
+    #[pymodule_export]
+    use crate::clients::redis::connection::RedisConnection;
+    #[pymodule_export]
+    use crate::clients::redis::route::_redis_route;
     #[pymodule_export]
     use crate::event_loop::EventLoop;
     #[pymodule_export]
@@ -66,6 +71,7 @@ mod _rust {
         module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;
         Awaitable::add_slots(&module.py().get_type::<Awaitable>())?;
         Waiter::add_fast_methods(&module.py().get_type::<Waiter>())?;
+        RedisConnection::add_fast_methods(&module.py().get_type::<RedisConnection>())?;
         EventLoop::add_fast_methods(&module.py().get_type::<EventLoop>())
     }
 }

@@ -9,6 +9,7 @@
 //! - A cell copied by fork(2) never opens: its value shares epoll instances or rings with the parent.
 #![expect(unsafe_code, reason = "hands out &mut T from & after its own thread and re-entrancy checks")]
 
+use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -164,12 +165,25 @@ impl<T> ThreadBound<T> {
     pub fn new(value: T) -> Self {
         Self { value: ManuallyDrop::new(value) }
     }
+
+    /// The same value, which is moved and not looked at, as one of any kind.
+    pub fn boxed(self) -> ThreadBound<Box<dyn Any>>
+    where
+        T: 'static,
+    {
+        ThreadBound { value: ManuallyDrop::new(Box::new(ManuallyDrop::into_inner(self.value))) }
+    }
 }
 
 impl<C> LoopCell<C> {
     /// The value, on the thread that runs the loop.
     pub fn bound<'a, T>(&self, value: &'a mut ThreadBound<T>) -> Option<&'a mut T> {
         if self.is_owner() { Some(&mut value.value) } else { None }
+    }
+
+    /// As [`LoopCell::bound`], to look at it.
+    pub fn lent<'a, T>(&self, value: &'a ThreadBound<T>) -> Option<&'a T> {
+        if self.is_owner() { Some(&value.value) } else { None }
     }
 
     /// Take the value out where this thread runs the loop or nobody does; it is given to `drop_it`. Else it comes back.

@@ -117,9 +117,9 @@ impl Drop for RustFuture {
     }
 }
 
-/// Drop a future; what its `drop` panics with concerns nobody else.
-pub fn drop_quietly(future: BoxedFuture) {
-    if catch_unwind(AssertUnwindSafe(|| drop(future))).is_err() {
+/// Drop a value, a future say; what its `drop` panics with concerns nobody else.
+pub fn drop_quietly<T>(value: T) {
+    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
         // The panic hook has told of it.
     }
 }

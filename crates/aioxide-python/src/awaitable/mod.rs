@@ -27,6 +27,7 @@ use pyo3::types::{PyTraceback, PyType};
 use pyo3::{Borrowed, PyTraverseError};
 
 use self::future::RustFuture;
+use crate::clients::redis::call::Call;
 use crate::event_loop::connecting::Connecting;
 use crate::event_loop::socket_calls::SocketCall;
 use crate::ffi::collector;
@@ -47,6 +48,8 @@ pub enum Work {
     Connect(Box<Connecting>),
     /// Any Rust future.
     Future(RustFuture),
+    /// A call of the Redis client.
+    Redis(Box<Call>),
 }
 
 impl Work {
@@ -59,7 +62,8 @@ impl Work {
             (Self::Connect(connecting), None) => connecting.advance(py),
             (Self::Connect(connecting), Some(error)) => connecting.throw(py, error),
             (Self::Future(future), None) => future.advance(py),
-            (Self::Socket(_) | Self::Future(_), Some(error)) => Err(error),
+            (Self::Redis(call), None) => call.advance(py),
+            (Self::Socket(_) | Self::Future(_) | Self::Redis(_), Some(error)) => Err(error),
         }
     }
 
@@ -70,6 +74,7 @@ impl Work {
             Self::Socket(call) => call.is_waiting(py),
             Self::Connect(connecting) => connecting.is_waiting(py),
             Self::Future(future) => future.is_waiting(),
+            Self::Redis(call) => call.is_waiting(py),
         }
     }
 
@@ -79,6 +84,7 @@ impl Work {
             Self::Socket(call) => call.traverse(visit),
             Self::Connect(connecting) => connecting.traverse(visit),
             Self::Future(future) => future.traverse(visit),
+            Self::Redis(call) => call.traverse(visit),
         }
     }
 }

@@ -40,7 +40,7 @@ pub use self::lifecycle::build_info;
 use self::servers::{Listener, Tls};
 use self::socket_calls::{Action, SocketCall};
 use crate::awaitable::Awaitable;
-use crate::awaitable::future::{BoxedFuture, drop_quietly};
+use crate::awaitable::future::drop_quietly;
 use crate::callback::Callback;
 use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
@@ -134,10 +134,15 @@ impl EventLoop {
         self.core.bound(value)
     }
 
-    /// Have a future dropped by the thread that runs the loop: here, or by its next turn.
-    pub fn release(&self, future: ThreadBound<BoxedFuture>) {
-        if let Err(future) = self.core.release(future, drop_quietly) {
-            self.hand_in(Callback::Release(future), false);
+    /// As [`EventLoop::bound_to_thread`], to look at it.
+    pub fn lent_to_thread<'a, T>(&self, value: &'a ThreadBound<T>) -> Option<&'a T> {
+        self.core.lent(value)
+    }
+
+    /// Have a value dropped by the thread that runs the loop: here, or by its next turn.
+    pub fn release<T: 'static>(&self, value: ThreadBound<T>) {
+        if let Err(value) = self.core.release(value, drop_quietly) {
+            self.hand_in(Callback::Release(value.boxed()), false);
         }
     }
 

@@ -3,9 +3,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use aioxide_driver::{Op, sys};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 
 use super::socket::Socket;
 use super::stream::Stream;
@@ -26,6 +27,13 @@ impl TcpStream {
         finished(Operation::submit(&handle, op).await)?;
         socket.set_tcp_nodelay(true)?;
         Self::from_std(socket.into())
+    }
+
+    /// Has the kernel probe a peer that was silent for `idle`, every `interval`, and end the connection after `probes`
+    /// probes without an answer (tcp(7), `SO_KEEPALIVE`).
+    pub fn set_keep_alive(&self, idle: Duration, interval: Duration, probes: u32) -> io::Result<()> {
+        let keep_alive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes);
+        SockRef::from(&self.socket.std).set_tcp_keepalive(&keep_alive)
     }
 
     /// Our address.

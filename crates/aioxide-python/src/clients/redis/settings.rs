@@ -1,0 +1,122 @@
+//! A client's options, as the Python half names them, for the client crate.
+
+use std::time::Duration;
+
+use aioxide_redis::config::{Address, CredentialSource, Credentials, KeepAlive, Protocol};
+use aioxide_redis::{Backoff, Config, Error};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::rc::Rc;
+
+use super::arguments::Encoding;
+
+/// What `RedisConnection` is made with.
+pub struct Settings {
+    /// For the client crate.
+    pub config: Config,
+    /// For texts.
+    pub encoding: Encoding,
+    /// Whether replies are decoded.
+    pub decodes: bool,
+}
+
+impl Settings {
+    /// Read the options; ValueError for one that makes no sense.
+    pub fn read(options: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let options = Options(options);
+        let default = Config::default();
+        let address = match options.get::<Option<String>>("path")?.flatten() {
+            Some(path) => Address::Unix(path.into()),
+            None => Address::Tcp {
+                host: options.get("host")?.unwrap_or_else(|| "localhost".into()),
+                port: options.get("port")?.unwrap_or(6379),
+            },
+        };
+        let credentials = match options.get::<Option<Py<PyAny>>>("credentials")?.flatten() {
+            Some(ask) => CredentialSource::Ask(Rc::new(move || credentials(&ask))),
+            None => CredentialSource::Fixed(Credentials {
+                username: options.get::<Option<String>>("username")?.flatten(),
+                password: options.get::<Option<String>>("password")?.flatten(),
+            }),
+        };
+        let protocol = match options.get::<Option<u8>>("protocol")?.flatten() {
+            None => Protocol::Newest,
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(other) => {
+                return Err(PyValueError::new_err(format!("protocol must be 2 or 3, not {other}")));
+            }
+        };
+        let keep_alive = match options.get::<Option<(f64, f64, u32)>>("keep_alive")?.flatten() {
+            Some((idle, interval, probes)) => {
+                Some(KeepAlive { idle: seconds(idle)?, interval: seconds(interval)?, probes })
+            }
+            None => None,
+        };
+        let backoff = match options.get::<(f64, f64, u32)>("backoff")? {
+            Some((base, cap, retries)) => Backoff { base: seconds(base)?, cap: seconds(cap)?, retries },
+            None => default.backoff,
+        };
+        let config = Config {
+            address,
+            credentials,
+            database: options.get("database")?.unwrap_or(0),
+            client_name: options.get::<Option<String>>("client_name")?.flatten(),
+            library: options.get::<Option<(String, String)>>("library")?.flatten(),
+            protocol,
+            tls: None,
+            connect_timeout: options.duration("connect_timeout")?,
+            stall_timeout: options.duration("stall_timeout")?,
+            health_check: options.duration("health_check")?,
+            keep_alive,
+            backoff,
+            high_water: options.get("high_water")?.unwrap_or(default.high_water),
+            outstanding: options.get("outstanding")?.unwrap_or(default.outstanding),
+            read_only: options.get("read_only")?.unwrap_or(false),
+        };
+        Ok(Self {
+            config,
+            encoding: Encoding::named(
+                options.get("encoding")?.unwrap_or_else(|| "utf-8".into()),
+                options.get("encoding_errors")?.unwrap_or_else(|| "strict".into()),
+            ),
+            decodes: options.get("decode_responses")?.unwrap_or(false),
+        })
+    }
+}
+
+/// Ask a callable without arguments that returns user and password, either of them None.
+fn credentials(ask: &Py<PyAny>) -> Result<Credentials, Error> {
+    Python::attach(|py| {
+        let answer = ask.call0(py).and_then(|answer| answer.extract::<(Option<String>, Option<String>)>(py));
+        match answer {
+            Ok((username, password)) => Ok(Credentials { username, password }),
+            Err(error) => Err(Error::Misuse(format!("the credential provider failed: {error}"))),
+        }
+    })
+}
+
+struct Options<'a, 'py>(&'a Bound<'py, PyDict>);
+
+impl<'py> Options<'_, 'py> {
+    fn get<T>(&self, name: &str) -> PyResult<Option<T>>
+    where
+        T: for<'a> FromPyObject<'a, 'py>,
+    {
+        match self.0.get_item(name)? {
+            Some(value) => value.extract().map(Some).map_err(Into::into),
+            None => Ok(None),
+        }
+    }
+
+    /// Seconds; None means without end.
+    fn duration(&self, name: &str) -> PyResult<Option<Duration>> {
+        self.get::<Option<f64>>(name)?.flatten().map(seconds).transpose()
+    }
+}
+
+fn seconds(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| PyValueError::new_err(format!("{seconds} is no duration in seconds")))
+}

@@ -1,0 +1,113 @@
+//! What a fresh connection says before anything else: who we are, in which version of the protocol, which database.
+
+use crate::Error;
+use crate::config::{Config, Protocol};
+use crate::proto::{Command, Decoded, Decoder, Limits, ServerError, Value, ValueBuilder};
+use crate::stream::Stream;
+
+/// Logs in. Returns the version of the protocol that is spoken from now on.
+pub(super) async fn greet(stream: &Stream, config: &Config) -> Result<u8, Error> {
+    let mut dialogue = Dialogue::new(stream);
+    let credentials = config.credentials.credentials()?;
+    let user = credentials.username.as_deref();
+    let password = credentials.password.as_deref().or(user.map(|_| ""));
+    let mut version = 2;
+    let mut is_authenticated = password.is_none();
+    if config.protocol != Protocol::Resp2 {
+        let mut hello = Command::new("HELLO").arg(3);
+        if let Some(password) = password {
+            hello = hello.arg("AUTH").arg(user.unwrap_or("default")).arg(password);
+        }
+        match dialogue.ask(&hello).await? {
+            Value::Error(error) if is_unknown(&error) && config.protocol == Protocol::Newest => {}
+            Value::Error(error) => return Err(Error::Refused(error)),
+            _ => (version, is_authenticated) = (3, true),
+        }
+    }
+    let mut commands = Vec::new();
+    if let (false, Some(password)) = (is_authenticated, password) {
+        let auth = Command::new("AUTH");
+        let auth = if let Some(user) = user { auth.arg(user) } else { auth };
+        commands.push((auth.arg(password), true));
+    }
+    if let Some(name) = &config.client_name {
+        commands.push((Command::new("CLIENT").arg("SETNAME").arg(name.as_str()), true));
+    }
+    if let Some((name, library_version)) = &config.library {
+        // Servers before 7.2 do not know it.
+        commands.push((Command::new("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(name.as_str()), false));
+        let set_version = Command::new("CLIENT").arg("SETINFO").arg("LIB-VER");
+        commands.push((set_version.arg(library_version.as_str()), false));
+    }
+    if config.database != 0 {
+        commands.push((Command::new("SELECT").arg(i64::from(config.database)), true));
+    }
+    if config.read_only {
+        commands.push((Command::new("READONLY"), true));
+    }
+    dialogue.ask_all(&commands).await?;
+    Ok(version)
+}
+
+/// Whether a server does not know HELLO, or not version 3.
+fn is_unknown(error: &ServerError) -> bool {
+    error.code() == "NOPROTO" || error.text().to_ascii_lowercase().contains("unknown command")
+}
+
+/// Questions and answers on a connection that nobody else uses yet.
+struct Dialogue<'a> {
+    stream: &'a Stream,
+    decoder: Decoder<Value>,
+    received: Vec<u8>,
+}
+
+impl<'a> Dialogue<'a> {
+    fn new(stream: &'a Stream) -> Self {
+        let limits = Limits { bulk_bytes: 1 << 20, items: 1 << 12, ..Limits::default() };
+        Self { stream, decoder: Decoder::new(limits), received: Vec::new() }
+    }
+
+    async fn ask(&mut self, command: &Command) -> Result<Value, Error> {
+        let mut bytes = Vec::new();
+        command.encode_into(&mut bytes);
+        self.stream.write_all(&bytes).await?;
+        self.answer().await
+    }
+
+    /// Asks everything at once; an error counts where it is marked so.
+    async fn ask_all(&mut self, commands: &[(Command, bool)]) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        for (command, _) in commands {
+            command.encode_into(&mut bytes);
+        }
+        self.stream.write_all(&bytes).await?;
+        let mut refused = None;
+        for (_, counts) in commands {
+            match self.answer().await? {
+                Value::Error(error) if *counts => refused = refused.or(Some(error)),
+                _ => {}
+            }
+        }
+        refused.map_or(Ok(()), |error| Err(Error::Refused(error)))
+    }
+
+    async fn answer(&mut self) -> Result<Value, Error> {
+        loop {
+            let mut rest = &self.received[..];
+            let before = rest.len();
+            let decoded = self.decoder.decode(&mut rest, &mut ValueBuilder::default())?;
+            let consumed = before - rest.len();
+            self.received.drain(..consumed);
+            match decoded {
+                Some(Decoded::Reply(value)) => return Ok(value),
+                Some(Decoded::Push(_)) => continue,
+                None => {}
+            }
+            let mut piece = [0; 1024];
+            match self.stream.read(&mut piece).await? {
+                0 => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+                count => self.received.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+}

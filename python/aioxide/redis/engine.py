@@ -1,0 +1,156 @@
+"""The native connections behind a client, on one event loop.
+
+All ordinary commands of a client share one connection. A command that blocks in the server gets one of its
+own for as long as it takes, from a pool that the client's ``max_connections`` bounds.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from redis.asyncio.connection import (
+    BlockingConnectionPool,
+    Connection,
+    ConnectionPool,
+    UnixDomainSocketConnection,
+)
+from redis.exceptions import ConnectionError, MaxConnectionsError, ResponseError
+
+from aioxide._rust import EventLoop, RedisConnection
+
+from . import exceptions
+from .options import NotNative, connection_settings
+
+__all__ = ["Engine"]
+
+_POOLS = (ConnectionPool, BlockingConnectionPool)
+_CONNECTIONS = (Connection, UnixDomainSocketConnection)
+
+
+class Engine:
+    """The native connections of one client on one running loop."""
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        settings: dict[str, Any],
+        pool: ConnectionPool,
+        callbacks: dict[str, Any],
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+    ):
+        self.loop = loop
+        self.shared = RedisConnection(loop, settings, callbacks, exceptions, False, otherwise)
+        self._settings = settings
+        self._callbacks = callbacks
+        self._stall_timeout = settings["stall_timeout"]
+        self._idle: list[RedisConnection] = []
+        self._leased = 0
+        self._most = pool.max_connections
+        self._patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
+        self._released = asyncio.Event()
+        self._closed = False
+
+    @classmethod
+    def for_pool(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        pool: ConnectionPool,
+        callbacks: dict[str, Any],
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+    ) -> "Engine | None":
+        """Return the engine of a client with this pool; None where only redis-py can do what the pool wants.
+
+        ``otherwise`` gets the commands that do not go over the shared connection.
+        """
+        if (
+            not isinstance(loop, EventLoop)
+            or type(pool) not in _POOLS
+            or pool.connection_class not in _CONNECTIONS
+        ):
+            return None
+        try:
+            settings = connection_settings(pool.connection_kwargs)
+        except NotNative:
+            return None
+        return cls(loop, settings, pool, callbacks, otherwise)
+
+    def connection(self, **more: Any) -> RedisConnection:
+        """Return another connection with the client's settings, for the caller alone."""
+        messages = more.pop("messages", False)
+        return RedisConnection(self.loop, {**self._settings, **more}, self._callbacks, exceptions, messages)
+
+    async def execute_blocking(self, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """Run a command that may wait in the server, on a connection of its own."""
+        seconds = blocking_seconds(arguments)
+        connection = await self._lease()
+        try:
+            stall = None if seconds is None or self._stall_timeout is None else seconds + self._stall_timeout
+            connection.set_stall_timeout(stall)
+            # What was popped for a connection that died is lost either way; who waits wants the next.
+            reply = await connection.execute(arguments, options, True, _is_repeatable(arguments[0]))
+        except ResponseError:
+            self._release(connection)
+            raise
+        except BaseException:
+            # It may be blocked in the server for long still.
+            connection.close()
+            self._release(None)
+            raise
+        self._release(connection)
+        return reply
+
+    async def _lease(self) -> RedisConnection:
+        if self._leased >= self._most:
+            if not self._patience:
+                raise MaxConnectionsError("Too many connections")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    while self._leased >= self._most:
+                        self._released.clear()
+                        await self._released.wait()
+        if self._leased >= self._most:
+            raise ConnectionError("No connection available.")
+        self._leased += 1
+        return self._idle.pop() if self._idle else self.connection()
+
+    def _release(self, connection: RedisConnection | None) -> None:
+        self._leased -= 1
+        self._released.set()
+        if connection is not None:
+            if self._closed:
+                connection.close()
+            else:
+                self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close every connection; who waits gets a ConnectionError."""
+        self._closed = True
+        self.shared.close()
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _is_repeatable(name: Any) -> bool:
+    word = name.decode() if isinstance(name, bytes) else str(name)
+    return not word.upper().startswith("WAIT")
+
+
+def blocking_seconds(arguments: tuple[Any, ...]) -> float | None:
+    """Return how long a blocking command may wait in the server, in seconds; None for as long as it takes."""
+    words = [argument.decode() if isinstance(argument, bytes) else argument for argument in arguments]
+    name = str(words[0]).upper()
+    try:
+        if name in ("XREAD", "XREADGROUP"):
+            upper = [str(word).upper() for word in words]
+            seconds = float(words[upper.index("BLOCK") + 1]) / 1000
+        elif name in ("BLMPOP", "BZMPOP"):
+            seconds = float(words[1])
+        elif name in ("WAIT", "WAITAOF"):
+            seconds = float(words[-1]) / 1000
+        else:
+            seconds = float(words[-1])
+    except (ValueError, IndexError, TypeError):
+        # The server will say what is wrong.
+        return 0.0
+    return seconds or None

@@ -1,0 +1,90 @@
+"""What redis-py's connection keywords mean for a native connection."""
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from redis.auth.token import TokenInterface
+from redis.credentials import CredentialProvider, StreamingCredentialProvider
+
+__all__ = ["NotNative", "connection_settings"]
+
+
+class NotNative(Exception):
+    """The keywords ask for something that only redis-py's own connections do."""
+
+
+def connection_settings(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a native connection; NotNative where there cannot be one."""
+    provider = keywords.get("credential_provider")
+    if keywords.get("redis_connect_func") or isinstance(provider, StreamingCredentialProvider):
+        raise NotNative
+    from aioxide import __version__
+
+    timeout = keywords.get("socket_timeout")
+    connect_timeout = keywords.get("socket_connect_timeout", timeout)
+    protocol = keywords.get("protocol")
+    return {
+        "host": keywords.get("host", "localhost"),
+        "port": int(keywords.get("port", 6379)),
+        "path": keywords.get("path") or None,
+        "username": keywords.get("username"),
+        "password": _text(keywords.get("password")),
+        "credentials": None if provider is None else _Credentials(provider),
+        "database": int(keywords.get("db") or 0),
+        "client_name": keywords.get("client_name"),
+        "library": ("aioxide", __version__) if keywords.get("driver_info") else None,
+        "protocol": None if protocol is None else int(protocol),
+        "connect_timeout": connect_timeout,
+        "stall_timeout": timeout,
+        "health_check": keywords.get("health_check_interval") or None,
+        "keep_alive": _keep_alive(keywords),
+        "backoff": _backoff(keywords.get("retry")),
+        "encoding": keywords.get("encoding", "utf-8"),
+        "encoding_errors": keywords.get("encoding_errors", "strict"),
+        "decode_responses": bool(keywords.get("decode_responses")),
+    }
+
+
+class _Credentials:
+    """Asked by the native connection whenever it connects: returns user and password."""
+
+    def __init__(self, provider: CredentialProvider):
+        self._provider = provider
+
+    def __call__(self) -> tuple[str | None, str | None]:
+        answer = self._provider.get_credentials()
+        if isinstance(answer, TokenInterface):
+            raise TypeError("a token needs a StreamingCredentialProvider")
+        if len(answer) == 1:
+            return None, _text(answer[0])
+        return answer[0] or None, _text(answer[1])
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _keep_alive(keywords: Mapping[str, Any]) -> tuple[float, float, int] | None:
+    if not keywords.get("socket_keepalive", True):
+        return None
+    options = keywords.get("socket_keepalive_options")
+    options = options if isinstance(options, Mapping) else {}
+    return (
+        float(options.get(socket.TCP_KEEPIDLE, 30)),
+        float(options.get(socket.TCP_KEEPINTVL, 5)),
+        int(options.get(socket.TCP_KEEPCNT, 3)),
+    )
+
+
+def _backoff(retry: Any) -> tuple[float, float, int]:
+    """Return base and cap in seconds, and how many attempts follow a failed one."""
+    if retry is None:
+        return (0.01, 1.0, 0)
+    backoff = getattr(retry, "_backoff", None)
+    base = getattr(backoff, "_base", getattr(backoff, "_backoff", 0.01))
+    cap = getattr(backoff, "_cap", base)
+    retries = retry.get_retries()
+    return (float(base), float(max(base, cap)), 2**32 - 1 if retries < 0 else int(retries))
