@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError, MaxConnectionsError, ResponseError
 from aioxide._rust import EventLoop, RedisConnection
 
 from . import exceptions
+from .cache import Cache, CachedConnection
 from .options import NotNative, connection_settings, sentinel_settings
 
 __all__ = ["Engine"]
@@ -46,11 +47,15 @@ class Engine:
         most: int,
         patience: float | None = 0,
         connections: int = 1,
+        cache: Cache | None = None,
     ):
         self.loop = loop
+        tracks = cache is not None
         self.all_shared = [
-            RedisConnection(loop, settings, callbacks, exceptions, False, otherwise) for _ in range(connections)
+            RedisConnection(loop, {**settings, "tracking": tracks}, callbacks, exceptions, tracks, otherwise)
+            for _ in range(connections)
         ]
+        self._cached = None if cache is None else CachedConnection(self.all_shared[0], cache, loop)
         self._turns = itertools.cycle(self.all_shared)
         self._settings = settings
         self._callbacks = callbacks
@@ -72,11 +77,12 @@ class Engine:
         *,
         connections: int = 1,
         idempotent: frozenset[str] | None = None,
+        cache: Cache | None = None,
     ) -> "Engine | None":
         """Return the engine of a client with this pool; None where only redis-py can do what the pool wants.
 
-        ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent`` are
-        the names of commands that may be sent again.
+        ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent``
+        are the names of commands that may be sent again; replies are kept in ``cache``.
         """
         if not isinstance(loop, EventLoop) or pool.connection_class not in _POOLS.get(type(pool), ()):
             return None
@@ -88,7 +94,8 @@ class Engine:
             return None
         settings["idempotent"] = idempotent
         patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
-        return cls(loop, settings, callbacks, otherwise, pool.max_connections, patience, connections)
+        most = pool.max_connections
+        return cls(loop, settings, callbacks, otherwise, most, patience, connections, cache)
 
     @property
     def shared(self) -> RedisConnection:
@@ -98,6 +105,8 @@ class Engine:
     @property
     def execute_command(self) -> Callable[..., Awaitable[Any]]:
         """What runs a command on a shared connection, or gives it to ``otherwise``."""
+        if self._cached is not None:
+            return self._cached.execute_command
         if len(self.all_shared) == 1:
             return self.all_shared[0].execute_command
         return self._execute_in_turn
@@ -157,6 +166,8 @@ class Engine:
     def close(self) -> None:
         """Close every connection; who waits gets a ConnectionError."""
         self._closed = True
+        if self._cached is not None:
+            self._cached.close()
         for connection in self.all_shared:
             connection.close()
         while self._idle:

@@ -65,6 +65,9 @@ pub(crate) async fn greet_in(dialogue: &mut Dialogue<'_>, config: &Config) -> Re
     if config.database != 0 {
         commands.push((Command::new("SELECT").arg(i64::from(config.database)), true));
     }
+    if config.tracking {
+        commands.push((Command::new("CLIENT").arg("TRACKING").arg("ON"), true));
+    }
     if config.read_only {
         commands.push((Command::new("READONLY"), true));
     }

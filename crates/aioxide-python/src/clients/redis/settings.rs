@@ -76,6 +76,7 @@ impl Settings {
             backoff,
             high_water: options.get("high_water")?.unwrap_or(default.high_water),
             outstanding: options.get("outstanding")?.unwrap_or(default.outstanding),
+            tracking: options.get("tracking")?.unwrap_or(false),
             read_only: options.get("read_only")?.unwrap_or(false),
         };
         let locator = match options.get::<Option<Bound<'_, PyDict>>>("sentinel")?.flatten() {
