@@ -84,6 +84,54 @@ def test_what_is_built_on_the_driver_forbids_unsafe_code(crate: str) -> None:
     assert "#![forbid(unsafe_code)]" in (CRATES / crate / "src/lib.rs").read_text()
 
 
+# What a protocol needs of the standard library, which is neither a socket nor a clock nor a task.
+PURE_MODULES = {"borrow", "collections", "error", "fmt", "hash", "iter", "mem", "slice", "str"}
+IMPURE_MACROS = r"\b(?:e?println?|dbg|thread_local|include\w*|env)!"
+
+
+def impurities(source: str) -> set[str]:
+    """Name what in a file of a protocol could reach the world outside of it."""
+    code = re.sub(r"//.*", "", source)
+    modules = set(re.findall(r"\b(?:std|core|alloc)::(\w+)", code))
+    for group in re.findall(r"\b(?:std|core|alloc)::\{(.*?)\};", code, re.DOTALL):
+        modules |= set(re.findall(r"(?:^|,)\s*(\w+)", re.sub(r"\{.*?\}", "", group, flags=re.DOTALL)))
+    ours = {"std", "core", "alloc", "crate", "super", "self", *re.findall(r"\bmod (\w+)", code)}
+    crates = set(re.findall(r"\b(?:use|extern crate) (?:::)?(\w+)", code))
+    elsewhere = {f"crate::{name}" for name in re.findall(r"\bcrate::(?!proto\b)(\w+)", code)}
+    return (
+        modules - PURE_MODULES
+        | crates - ours
+        | elsewhere
+        | set(re.findall(IMPURE_MACROS, code))
+        | set(re.findall(r"\basync\b|\.await\b|\baioxide_\w+", code))
+    )
+
+
+def test_protocols_know_no_io_no_clock_and_no_tasks() -> None:
+    sources = rust_sources("*/src/proto/**/*.rs")
+    assert sources
+    found = {path.name: impurities(path.read_text()) for path in sources}
+    assert {name: reasons for name, reasons in found.items() if reasons} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("use std::io::{self, Read};", {"io"}),
+        ("use std::{fmt::{self, Display}, net::TcpStream};", {"net"}),
+        ("let now = std::time::Instant::now();", {"time"}),
+        ("use crate::connection::Connection;", {"crate::connection"}),
+        ("use aioxide_runtime::sleep;", {"aioxide_runtime"}),
+        ("use rustix::net;", {"rustix"}),
+        ("async { ready.await }", {"async", ".await"}),
+        ('println!("seen");', {"println!"}),
+        ("use std::fmt; use super::error::Error; use crate::proto::Value; // std::io", set()),
+    ],
+)
+def test_the_search_for_io_in_protocols_finds_it(source: str, found: set[str]) -> None:
+    assert impurities(source) == found
+
+
 def test_every_rust_file_says_what_it_is_for() -> None:
     silent = [path for path in rust_sources("**/*.rs") if not path.read_text().startswith("//!")]
     assert not silent

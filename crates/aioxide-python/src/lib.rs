@@ -71,6 +71,7 @@ mod _rust {
         module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;
         Awaitable::add_slots(&module.py().get_type::<Awaitable>())?;
         Waiter::add_fast_methods(&module.py().get_type::<Waiter>())?;
+        RedisConnection::add_fast_methods(&module.py().get_type::<RedisConnection>())?;
         EventLoop::add_fast_methods(&module.py().get_type::<EventLoop>())
     }
 }

@@ -1,46 +1,71 @@
 """The client: redis-py's in every respect but the way its commands take."""
 
 import asyncio
+import functools
 import inspect
-from collections.abc import Awaitable
+import weakref
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import redis.asyncio
 
+from .._rust import _redis_route
 from .engine import Engine
 from .pipeline import Pipeline
-from .._rust import _redis_route
 
 __all__ = ["Redis", "StrictRedis", "from_url"]
 
 
-def _not_yet(arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """There is no native connection yet."""
+def _otherwise(
+    client: "weakref.ref[Redis]", arguments: tuple[Any, ...], options: dict[str, Any]
+) -> Awaitable[Any]:
+    """Return an awaitable of a command that the shared connection does not take."""
+    owner = client()
+    if owner is None:
+        raise RuntimeError("the Redis client is gone")
+    return owner._execute_otherwise(arguments, options)
 
 
 class Redis(redis.asyncio.Redis):
     """redis-py's asyncio client on native connections.
 
-    It takes redis-py's arguments, has its commands and raises its exceptions. All ordinary commands of a client share
-    one connection: those that are issued together leave in one write, a caller that is cancelled gives up its own reply
-    and nothing else. Commands that block in the server, transactions with WATCH and subscriptions use connections of
-    their own. On an event loop that is not aioxide's it is redis-py's client and nothing more.
+    It takes redis-py's arguments, has its commands and raises its exceptions. All ordinary commands of a
+    client share one connection: those that are issued together leave in one write, a caller that is cancelled
+    gives up its own reply and nothing else. Commands that block in the server, transactions with WATCH and
+    subscriptions use connections of their own. On an event loop that is not aioxide's it is redis-py's client
+    and nothing more.
     """
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        connections: int = 1,
+        idempotent: Iterable[str] = (),
+        **keywords: Any,
+    ) -> None:
+        """Make a client; it connects with the first command.
+
+        Beyond redis-py's arguments: ``connections`` is how many connections share the ordinary commands, and
+        ``idempotent`` names commands that may run twice: they are sent again where a connection died before
+        their reply.
+        """
+        if connections < 1:
+            raise ValueError(f"connections must be 1 or more, not {connections}")
         self._engine: Engine | None = None
-        self._execute: Any = _not_yet
         self._has_asynchronous_callbacks = False
+        self._native_options = {
+            "connections": connections,
+            "idempotent": frozenset(name.upper() for name in idempotent) or None,
+        }
         super().__init__(*arguments, **keywords)
 
     def execute_command(self, *arguments: Any, **options: Any) -> Awaitable[Any]:
         """Return an awaitable of the reply to a command."""
-        reply = self._execute(arguments, options)
-        return self._execute_otherwise(arguments, options) if reply is None else reply
+        return self._execute_otherwise(arguments, options)
 
     def _execute_otherwise(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Awaitable[Any]:
         engine = self.native_engine()
-        if engine is None or self._has_asynchronous_callbacks:
+        if engine is None:
             return super().execute_command(*arguments, **options)
         reply = engine.shared.execute(arguments, options)
         if reply is not None:
@@ -51,7 +76,7 @@ class Redis(redis.asyncio.Redis):
 
     def native_engine(self) -> Engine | None:
         """Return the native connections on the loop that runs; None where redis-py's own are to be used."""
-        if self.single_connection_client:
+        if self.single_connection_client or self._has_asynchronous_callbacks:
             return None
         try:
             loop = asyncio.get_running_loop()
@@ -59,12 +84,18 @@ class Redis(redis.asyncio.Redis):
             return None
         engine = self._engine
         if engine is None or engine.loop is not loop:
-            engine = Engine.for_pool(loop, self.connection_pool, self.response_callbacks)
-            self._engine = engine
-            # Until then every call comes here.
-            usable = engine is not None and not self._has_asynchronous_callbacks
-            self._execute = engine.shared.execute if usable else _not_yet
+            otherwise = functools.partial(_otherwise, weakref.ref(self))
+            pool, callbacks = self.connection_pool, self.response_callbacks
+            engine = Engine.for_pool(loop, pool, callbacks, otherwise, **self._native_options)
+            self._use(engine)
         return engine
+
+    def _use(self, engine: Engine | None) -> None:
+        """Let commands go straight to an engine's shared connection, or no more."""
+        self._engine = engine
+        self.__dict__.pop("execute_command", None)
+        if engine is not None and type(self).execute_command is Redis.execute_command:
+            self.__dict__["execute_command"] = engine.execute_command
 
     def set_response_callback(self, command: str, callback: Any) -> None:
         """Set what shapes the replies to a command."""
@@ -72,7 +103,7 @@ class Redis(redis.asyncio.Redis):
         if inspect.iscoroutinefunction(callback):
             # Only redis-py's own way awaits it.
             self._has_asynchronous_callbacks = True
-            self._execute = _not_yet
+            self._use(None)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline: commands that leave in one write, as one transaction unless told otherwise."""
@@ -80,7 +111,8 @@ class Redis(redis.asyncio.Redis):
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close the client's connections; who waits for a reply gets a ConnectionError."""
-        engine, self._engine, self._execute = self._engine, None, _not_yet
+        engine = self._engine
+        self._use(None)
         if engine is not None:
             engine.close()
         await super().aclose(close_connection_pool)
@@ -90,7 +122,5 @@ StrictRedis = Redis
 
 
 def from_url(url: str, **keywords: Any) -> Redis:
-    """Return a client of the server that a redis://, rediss:// or unix:// URL names; see ``Redis.from_url``."""
+    """Return a client of the server that a redis://, rediss:// or unix:// URL names."""
     return Redis.from_url(url, **keywords)
-
-

@@ -1,12 +1,13 @@
 """The native connections behind a client, on one event loop.
 
-All ordinary commands of a client share one connection. A command that blocks in the server gets one of its own for as
-long as it takes, from a pool that the client's ``max_connections`` bounds.
+All ordinary commands of a client share one connection. A command that blocks in the server gets one of its
+own for as long as it takes, from a pool that the client's ``max_connections`` bounds.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.asyncio.connection import (
@@ -17,7 +18,6 @@ from redis.asyncio.connection import (
 )
 from redis.exceptions import ConnectionError, MaxConnectionsError, ResponseError
 
-from aioxide import __version__
 from aioxide._rust import EventLoop, RedisConnection
 
 from . import exceptions
@@ -32,9 +32,20 @@ _CONNECTIONS = (Connection, UnixDomainSocketConnection)
 class Engine:
     """The native connections of one client on one running loop."""
 
-    def __init__(self, loop: EventLoop, settings: dict[str, Any], pool: ConnectionPool, callbacks: dict[str, Any]):
+    def __init__(
+        self,
+        loop: EventLoop,
+        settings: dict[str, Any],
+        pool: ConnectionPool,
+        callbacks: dict[str, Any],
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        connections: int,
+    ):
         self.loop = loop
-        self.shared = RedisConnection(loop, settings, callbacks, exceptions, False)
+        self.all_shared = [
+            RedisConnection(loop, settings, callbacks, exceptions, False, otherwise) for _ in range(connections)
+        ]
+        self._turns = itertools.cycle(self.all_shared)
         self._settings = settings
         self._callbacks = callbacks
         self._stall_timeout = settings["stall_timeout"]
@@ -46,15 +57,48 @@ class Engine:
         self._closed = False
 
     @classmethod
-    def for_pool(cls, loop: asyncio.AbstractEventLoop, pool: ConnectionPool, callbacks: dict[str, Any]) -> "Engine | None":
-        """Return the engine of a client with this pool; None where only redis-py itself can do what the pool wants."""
-        if not isinstance(loop, EventLoop) or type(pool) not in _POOLS or pool.connection_class not in _CONNECTIONS:
+    def for_pool(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        pool: ConnectionPool,
+        callbacks: dict[str, Any],
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        *,
+        connections: int = 1,
+        idempotent: frozenset[str] | None = None,
+    ) -> "Engine | None":
+        """Return the engine of a client with this pool; None where only redis-py can do what the pool wants.
+
+        ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent`` are
+        the names of commands that may be sent again.
+        """
+        if (
+            not isinstance(loop, EventLoop)
+            or type(pool) not in _POOLS
+            or pool.connection_class not in _CONNECTIONS
+        ):
             return None
         try:
             settings = connection_settings(pool.connection_kwargs)
         except NotNative:
             return None
-        return cls(loop, settings, pool, callbacks)
+        settings["idempotent"] = idempotent
+        return cls(loop, settings, pool, callbacks, otherwise, connections)
+
+    @property
+    def shared(self) -> RedisConnection:
+        """The shared connection whose turn it is."""
+        return next(self._turns)
+
+    @property
+    def execute_command(self) -> Callable[..., Awaitable[Any]]:
+        """What runs a command on a shared connection, or gives it to ``otherwise``."""
+        if len(self.all_shared) == 1:
+            return self.all_shared[0].execute_command
+        return self._execute_in_turn
+
+    def _execute_in_turn(self, *arguments: Any, **options: Any) -> Awaitable[Any]:
+        return self.shared.execute_command(*arguments, **options)
 
     def connection(self, **more: Any) -> RedisConnection:
         """Return another connection with the client's settings, for the caller alone."""
@@ -108,12 +152,10 @@ class Engine:
     def close(self) -> None:
         """Close every connection; who waits gets a ConnectionError."""
         self._closed = True
-        self.shared.close()
+        for connection in self.all_shared:
+            connection.close()
         while self._idle:
             self._idle.pop().close()
-
-
-LIBRARY = ("aioxide", __version__)
 
 
 def _is_repeatable(name: Any) -> bool:

@@ -7,7 +7,6 @@ from redis.exceptions import ExecAbortError, ResponseError, WatchError
 
 if TYPE_CHECKING:
     from .client import Redis
-    from .engine import Engine
 
 __all__ = ["Pipeline"]
 
@@ -15,8 +14,8 @@ __all__ = ["Pipeline"]
 class Pipeline(redis.asyncio.client.Pipeline):
     """redis-py's pipeline on the client's shared connection.
 
-    A transaction leaves as one piece, so it may share the connection. One that watches keys, or holds commands that
-    change a connection or block it, runs on a connection of redis-py's own.
+    A transaction leaves as one piece, so it may share the connection. One that watches keys, or holds
+    commands that change a connection or block it, runs on a connection of redis-py's own.
     """
 
     def __init__(self, client: "Redis", transaction: bool, shard_hint: str | None) -> None:
@@ -30,7 +29,7 @@ class Pipeline(redis.asyncio.client.Pipeline):
         """
         stack = self.command_stack
         engine = None if self.watching or not stack else self._client.native_engine()
-        if engine is None or self._client._has_asynchronous_callbacks:
+        if engine is None:
             return await super().execute(raise_on_error)
         if self.scripts:
             await self.load_scripts()

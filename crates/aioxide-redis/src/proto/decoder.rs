@@ -562,3 +562,37 @@ const SMALLEST_PART: usize = 3;
 
 /// For so many items memory is reserved before they are there; a longer aggregate grows with them.
 const RESERVED_ITEMS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::{Decoder, Frame, Limits, RESERVED_ITEMS};
+    use crate::proto::ValueBuilder;
+
+    /// How many items there is room for in what has begun.
+    fn reserved<R>(decoder: &Decoder<R>) -> usize {
+        let places = decoder.stack.iter().map(|frame| match frame {
+            Frame::List { items, .. } => items.capacity(),
+            Frame::Pairs { pairs, .. } => 2 * pairs.capacity(),
+            Frame::Attributed { attributes } => 2 * attributes.capacity(),
+        });
+        places.sum()
+    }
+
+    #[test]
+    fn headers_reserve_no_more_than_could_be_there() {
+        let limits = Limits { items: usize::MAX, ..Limits::default() };
+        for header in ["*999999\r\n", "%999999\r\n", "~999999\r\n"] {
+            let input = header.repeat(limits.depth);
+            let mut decoder = Decoder::new(limits);
+            let mut builder = ValueBuilder::default();
+            assert!(matches!(decoder.decode(&mut input.as_bytes(), &mut builder), Ok(None)));
+            assert_eq!(decoder.stack.len(), limits.depth);
+            assert!(reserved(&decoder) <= limits.depth * input.len() / 3);
+            // However much is there.
+            let input = input + &":1\r\n".repeat(100_000);
+            let mut decoder = Decoder::new(limits);
+            assert!(matches!(decoder.decode(&mut input.as_bytes(), &mut builder), Ok(None)));
+            assert!(reserved(&decoder) <= limits.depth * RESERVED_ITEMS + 2 * 131_072);
+        }
+    }
+}

@@ -4,3 +4,4 @@ mod conversions;
 mod decoding;
 mod feeding;
 mod limits;
+mod properties;

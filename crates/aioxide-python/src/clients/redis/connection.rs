@@ -3,6 +3,7 @@
 //! # Invariants
 //! - The connection is touched by the thread that runs the loop, or while the loop does not run.
 
+use std::ffi::CStr;
 use std::rc::{Rc, Weak};
 
 use aioxide_redis::Error;
@@ -12,7 +13,7 @@ use aioxide_runtime::Runtime;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
 use super::arguments::{Encoding, encode};
@@ -25,6 +26,7 @@ use crate::awaitable::{Awaitable, Work};
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::ffi::gil_cell::GilCell;
+use crate::ffi::method::{Arguments, FastMethod, add_method};
 use crate::loop_cell::ThreadBound;
 
 /// A connection to a Redis server, shared by any number of callers.
@@ -43,6 +45,10 @@ pub struct RedisConnection {
     response_error: Py<PyAny>,
     /// Where it connects to, for messages.
     address: String,
+    /// The names, in capitals, of commands that the program says may run twice; `None` where there are none.
+    idempotent: Option<Py<PyAny>>,
+    /// Called with arguments and options for commands that this connection does not take; returns an awaitable.
+    otherwise: Option<Py<PyAny>>,
     /// Memory for encoding.
     scratch: GilCell<Vec<u8>>,
 }
@@ -75,6 +81,11 @@ impl RedisConnection {
         let runtime = native.runtime.upgrade();
         let _current = runtime.as_ref().map(|runtime| runtime.enter());
         Ok(tell(&native.connection))
+    }
+
+    /// Whether callers must wait before they send.
+    pub(super) fn is_full(&self) -> PyResult<bool> {
+        self.native().map(|native| native.connection.is_full())
     }
 
     /// The exception for an argument that has no encoding.
@@ -145,15 +156,15 @@ impl RedisConnection {
     }
 
     /// Memory to encode into.
-    pub(super) fn scratch(&self) -> Vec<u8> {
-        Python::attach(|py| self.scratch.with(py, std::mem::take))
+    pub(super) fn scratch(&self, py: Python<'_>) -> Vec<u8> {
+        self.scratch.with(py, std::mem::take)
     }
 
     /// Take it back.
-    pub(super) fn give_back(&self, mut scratch: Vec<u8>) {
+    pub(super) fn give_back(&self, py: Python<'_>, mut scratch: Vec<u8>) {
         if scratch.capacity() <= KEPT_SCRATCH {
             scratch.clear();
-            Python::attach(|py| self.scratch.with(py, |place| *place = scratch));
+            self.scratch.with(py, |place| *place = scratch);
         }
     }
 
@@ -204,8 +215,59 @@ impl RedisConnection {
         }
     }
 
+    /// Whether a command is sent again after its connection died, when it may have run.
+    fn retry(&self, name: &Bound<'_, PyAny>) -> PyResult<Retry> {
+        let Some(names) = &self.idempotent else { return Ok(Retry::IfUnsent) };
+        let is_idempotent = names.bind(name.py()).contains(name)?;
+        Ok(if is_idempotent { Retry::Idempotent } else { Retry::IfUnsent })
+    }
+
+    /// Add the method that is called for every command.
+    pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
+        add_method::<ExecuteCommand>(class)
+    }
+
     fn awaitable(slf: &Bound<'_, Self>, name: &'static str, call: Call) -> PyResult<Py<Awaitable>> {
         Awaitable::new(slf.py(), name, Work::Redis(Box::new(call)))
+    }
+}
+
+/// `execute_command(*arguments, **options)`, for the client to use as its own.
+struct ExecuteCommand;
+
+impl FastMethod for ExecuteCommand {
+    type Class = RedisConnection;
+    const NAME: &'static CStr = c"execute_command";
+    const POSITIONAL: &'static [&'static str] = &[];
+    const DOCUMENTATION: &'static CStr = c"execute_command($self, /, *arguments, **options)\n--\n\nReturn an awaitable of the reply to a command.";
+
+    fn call(connection: &Bound<'_, RedisConnection>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+        let py = connection.py();
+        let this = connection.get();
+        let words = PyTuple::new(py, arguments.at_least("execute_command", 1)?)?;
+        // The keys are for redis-py's cache and for clusters.
+        let is_plain = arguments.keywords().all(|(name, _)| name == "keys");
+        if is_plain && this.event_loop.get().is_running_here() && route(&words) == Route::Shared {
+            let name = words.get_item(0)?;
+            let callback = this.callback(&name)?.map(|callback| (callback.unbind(), None));
+            let retry = this.retry(&name)?;
+            let commands = Commands::One { arguments: words.unbind(), callback, instead_of_error: None };
+            let call = Call::new(connection, commands, this.decodes, retry);
+            return RedisConnection::awaitable(connection, "Redis.execute_command", call).map(Py::into_any);
+        }
+        let options = PyDict::new(py);
+        for (name, value) in arguments.keywords() {
+            options.set_item(name, value)?;
+        }
+        if let Some(awaitable) = RedisConnection::execute(connection, &words, &options, false, false)? {
+            return Ok(awaitable.into_any());
+        }
+        match &this.otherwise {
+            Some(otherwise) => {
+                call::call_object(otherwise.bind(py), (words, options), None).map(Bound::unbind)
+            }
+            None => Err(PyTypeError::new_err("this command needs a connection of its own")),
+        }
     }
 }
 
@@ -223,14 +285,17 @@ impl RedisConnection {
     /// Make a connection of `event_loop`, which must run in this thread; it connects when it is needed.
     ///
     /// `exceptions` has redis-py's exception classes and `parse_error`; `callbacks` is the client's dictionary of what
-    /// shapes replies. With `messages` it keeps what nobody asked for, for `next_message`.
+    /// shapes replies. With `messages` it keeps what nobody asked for, for `next_message`. `otherwise` is called by
+    /// `execute_command` with the arguments and options of what this connection does not take.
     #[new]
+    #[pyo3(signature = (event_loop, settings, callbacks, exceptions, messages=false, otherwise=None))]
     fn new(
         event_loop: &Bound<'_, EventLoop>,
         settings: &Bound<'_, PyDict>,
         callbacks: Bound<'_, PyDict>,
         exceptions: Bound<'_, PyAny>,
         messages: bool,
+        otherwise: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let py = event_loop.py();
         let this = event_loop.get();
@@ -264,6 +329,8 @@ impl RedisConnection {
             exceptions: exceptions.unbind(),
             response_error,
             address,
+            idempotent: settings.get_item("idempotent")?.filter(|names| !names.is_none()).map(Bound::unbind),
+            otherwise,
             scratch: GilCell::default(),
         })
     }
@@ -309,7 +376,7 @@ impl RedisConnection {
         let callback = this.callback(&name)?.map(|callback| (callback.unbind(), keywords));
         let arguments = arguments.clone().unbind();
         let commands = Commands::One { arguments, callback, instead_of_error };
-        let retry = if idempotent { Retry::Idempotent } else { Retry::IfUnsent };
+        let retry = if idempotent { Retry::Idempotent } else { this.retry(&name)? };
         let call = Call::new(slf, commands, decodes, retry);
         Self::awaitable(slf, "Redis.execute_command", call).map(Some)
     }
@@ -394,10 +461,10 @@ impl RedisConnection {
 
     /// Send a command that has no reply of its own, as SUBSCRIBE.
     fn send_without_reply(&self, arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
-        let mut encoded = self.scratch();
+        let mut encoded = self.scratch(arguments.py());
         let result = encode(arguments, &self.encoding, &mut encoded, |argument| self.refusal(argument));
         let sent = result.and_then(|()| self.with(|connection| connection.send_without_reply(&encoded)));
-        self.give_back(encoded);
+        self.give_back(arguments.py(), encoded);
         if sent? { Ok(()) } else { Err(self.exception(arguments.py(), &Error::Closed)) }
     }
 
@@ -466,6 +533,8 @@ impl RedisConnection {
         visit.call(&self.event_loop)?;
         visit.call(&self.callbacks)?;
         visit.call(&self.exceptions)?;
+        visit.call(&self.otherwise)?;
+        visit.call(&self.idempotent)?;
         visit.call(&self.response_error)
     }
 }
