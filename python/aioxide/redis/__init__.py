@@ -15,6 +15,7 @@ from . import exceptions
 from .client import Redis, StrictRedis, from_url
 from .legacy import create_connection, create_pool, create_redis, create_redis_pool
 from .pipeline import Pipeline
+from .sentinel import Sentinel
 from .worker import Event, EventsFailed, Reject, StreamWorker
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Pipeline",
     "Redis",
     "Reject",
+    "Sentinel",
     "StreamWorker",
     "StrictRedis",
     "create_connection",

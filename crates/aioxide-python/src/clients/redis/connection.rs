@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::rc::{Rc, Weak};
 
 use aioxide_redis::Error;
+use aioxide_redis::Role;
 use aioxide_redis::connection::session::Retry;
 use aioxide_redis::connection::{Connection, Stage};
 use aioxide_runtime::Runtime;
@@ -135,6 +136,13 @@ impl RedisConnection {
                 self.make_exception(py, "InvalidResponse", format!("Protocol Error: {error}"))
             }
             Error::Server(error) | Error::Refused(error) => self.server_error(py, error.text()),
+            Error::NotFound { role } => {
+                let (class, kind) = match role {
+                    Role::Master => ("MasterNotFoundError", "master"),
+                    Role::Replica => ("SlaveNotFoundError", "slave"),
+                };
+                self.make_exception(py, class, format!("No {kind} found for {address}"))
+            }
             Error::Tls(source) => {
                 let text = format!("Error connecting to {address}. {source}.");
                 self.make_exception(py, "ConnectionError", text)
@@ -303,7 +311,7 @@ impl RedisConnection {
         if !this.is_running_here() {
             return Err(PyRuntimeError::new_err("a Redis connection is made while its event loop runs"));
         }
-        let Settings { config, encoding, decodes } = Settings::read(settings)?;
+        let Settings { config, locator, encoding, decodes } = Settings::read(settings)?;
         let mailbox = messages.then(Rc::<Mailbox>::default);
         let receiver = Objects {
             event_loop: event_loop.clone().unbind(),
@@ -314,11 +322,14 @@ impl RedisConnection {
             mailbox: mailbox.clone(),
         };
         let response_error = exceptions.getattr(intern!(py, "ResponseError"))?.unbind();
-        let address = config.address.to_string();
+        let address = match settings.get_item(intern!(py, "sentinel"))?.filter(|sentinel| !sentinel.is_none()) {
+            Some(sentinel) => format!("service {}", sentinel.get_item(intern!(py, "service"))?),
+            None => config.address.to_string(),
+        };
         let runtime = this.with_core(|core| Rc::clone(&core.runtime))?;
         let connection = {
             let _current = runtime.enter();
-            Connection::new(config, None, receiver)
+            Connection::new(config, locator, receiver)
         };
         Ok(Self {
             event_loop: event_loop.clone().unbind(),
