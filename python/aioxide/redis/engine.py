@@ -107,7 +107,7 @@ class Engine:
 
     async def _lease(self) -> RedisConnection:
         if self._leased >= self._most:
-            if not self._patience:
+            if self._patience == 0:
                 raise MaxConnectionsError("Too many connections")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
