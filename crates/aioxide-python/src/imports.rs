@@ -38,6 +38,8 @@ pub struct Imports {
     pub datagram_transport: Py<PyAny>,
     /// `asyncio.ReadTransport`.
     pub read_transport: Py<PyAny>,
+    /// `asyncio.BaseTransport.get_extra_info`.
+    pub get_extra_info: Py<PyAny>,
     /// `asyncio.BufferedProtocol`.
     pub buffered_protocol: Py<PyAny>,
     /// asyncio's stream classes, if they are made as those we know.
@@ -155,6 +157,7 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             flow_control_mixin: py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.unbind(),
             datagram_transport: datagram_transport(&asyncio)?,
             read_transport: name("ReadTransport")?,
+            get_extra_info: asyncio.getattr("BaseTransport")?.getattr("get_extra_info")?.unbind(),
             buffered_protocol: name("BufferedProtocol")?,
             streams: Streams::of(&asyncio)?,
             transport_socket: py.import("asyncio.trsock")?.getattr("TransportSocket")?.unbind(),

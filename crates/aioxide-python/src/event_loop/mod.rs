@@ -403,28 +403,30 @@ impl EventLoop {
 
     // Watching descriptors.
 
-    #[pyo3(signature = (descriptor, callback, *arguments))]
+    #[pyo3(signature = (descriptor, callback, *arguments, context=None))]
     fn _add_reader(
         slf: &Bound<'_, Self>,
         descriptor: RawFd,
         callback: &Bound<'_, PyAny>,
         arguments: &Bound<'_, PyTuple>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Handle>> {
-        watchers::add(slf, descriptor, watchers::Direction::Read, callback, arguments)
+        watchers::add(slf, descriptor, watchers::Direction::Read, callback, arguments, context)
     }
 
     fn _remove_reader(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {
         watchers::remove(slf, descriptor, watchers::Direction::Read)
     }
 
-    #[pyo3(signature = (descriptor, callback, *arguments))]
+    #[pyo3(signature = (descriptor, callback, *arguments, context=None))]
     fn _add_writer(
         slf: &Bound<'_, Self>,
         descriptor: RawFd,
         callback: &Bound<'_, PyAny>,
         arguments: &Bound<'_, PyTuple>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Handle>> {
-        watchers::add(slf, descriptor, watchers::Direction::Write, callback, arguments)
+        watchers::add(slf, descriptor, watchers::Direction::Write, callback, arguments, context)
     }
 
     fn _remove_writer(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {
