@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::{PyTraverseError, intern};
 
-use crate::awaitable::future::BoxedFuture;
+use crate::awaitable::future::AnyFuture;
 use crate::awaitable::waiter::Waiter;
 use crate::event_loop::EventLoop;
 use crate::event_loop::servers::Listener;
@@ -78,7 +78,7 @@ pub enum Callback {
     /// What a Rust future waited for has happened: its task goes on.
     Wake(Py<Waiter>),
     /// A Rust future that another thread let go of is dropped.
-    Release(ThreadBound<BoxedFuture>),
+    Release(ThreadBound<AnyFuture>),
 }
 
 impl Callback {
