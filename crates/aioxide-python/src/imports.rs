@@ -16,6 +16,8 @@ pub struct Imports {
     pub invalid_state_error: Py<PyAny>,
     /// asyncio's function for the loop of a future that is given none.
     pub get_event_loop: Py<PyAny>,
+    /// asyncio's function for the loop that runs on this thread, or None.
+    pub get_running_loop: Py<PyAny>,
     /// `asyncio.iscoroutine`.
     pub iscoroutine: Py<PyAny>,
     /// `asyncio.base_futures._future_repr`.
@@ -146,6 +148,7 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
                 Some(get_event_loop) => get_event_loop.unbind(),
                 None => name("get_event_loop")?,
             },
+            get_running_loop: name("_get_running_loop")?,
             iscoroutine: name("iscoroutine")?,
             future_repr: py.import("asyncio.base_futures")?.getattr("_future_repr")?.unbind(),
             task_repr: base_tasks.getattr("_task_repr")?.unbind(),
