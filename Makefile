@@ -3,7 +3,7 @@
 # PYTHON=...        the interpreter to use (else python3 if new enough, else the newest python3.x)
 # PYTHONS=...       a folder of more interpreters for test-all, see tools/get_pythons.sh
 # RUN_FLAGS=...     options for examples/python/run_all.py       BENCH_FLAGS=...   for benchmarks/run.py
-# COST_FLAGS=...    for benchmarks/cost.py
+# COST_FLAGS=...    for benchmarks/cost.py                       FUZZ_SECONDS=...  for each target of fuzz, default 60
 # PYTEST_FLAGS=...  options for pytest (default: one worker per processor)
 #
 # The virtual environment's files .created, .packages, .extension, .ecosystem record finished steps: nothing is done twice.
@@ -15,6 +15,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV ?= .venv
 PYTEST_FLAGS ?= -n auto
+FUZZ_SECONDS ?= 60
 BIN := $(VENV)/bin
 # Another PYTHON than last time is another environment.
 CREATED := $(VENV)/.created$(subst /,-,$(PYTHON))
@@ -44,6 +45,13 @@ test-loom: tools ## every interleaving of the waker and the inbox
 
 test-python: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest: the loop on both drivers, CPython's own tests, libraries, examples
 	tools/test_python.sh $(BIN)/python $(PYTEST_FLAGS)
+
+fuzz: .tools/bin/cargo-fuzz ## the decoders fed with what no server would send, for FUZZ_SECONDS each (nightly Rust)
+	PATH="$(abspath .tools/bin):$$PATH" tools/fuzz.sh $(FUZZ_SECONDS)
+
+miri: tools ## the protocols' tests in an interpreter that sees undefined behaviour (nightly Rust with miri)
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p aioxide-redis --lib proto::
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p aioxide-redis --test proto
 
 test-all: ## test-python on every CPython 3.11 or newer on this machine
 	MAKE="$(MAKE)" tools/test_all.sh
@@ -115,4 +123,7 @@ $(VENV)/.rivals: $(CREATED) tools/install_rivals.sh $(BENCH_REQUIREMENTS)
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 	  cargo install --quiet --locked --root .tools cargo-deny@0.20.2
 
-.PHONY: help run test test-rust test-loom test-python test-all test-strict bench bench-page check-cost check check-rust check-python docs format clean tools redis postgresql
+.tools/bin/cargo-fuzz: | tools
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off cargo install --quiet --locked --root .tools cargo-fuzz@0.13.2
+
+.PHONY: help run test test-rust test-loom test-python test-all test-strict fuzz miri bench bench-page check-cost check check-rust check-python docs format clean tools redis postgresql

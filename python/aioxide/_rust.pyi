@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from types import GenericAlias
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple, final
+from typing import Any, Generic, Self, TypedDict, TypeVar, TypeVarTuple, final
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -26,6 +26,7 @@ __all__ = [
     "Waiter",
     "__version__",
     "_trial_future",
+    "_trial_task",
     "build_info",
     "native_task_factory",
     "socket_inode",
@@ -46,6 +47,23 @@ def native_task_factory(
     loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, _T], **kwargs: Any
 ) -> asyncio.Task[_T]:
     """Make native tasks, for `loop.set_task_factory()`: faster, and asyncio's in all but their type."""
+
+class _Statistics(TypedDict):
+    """How many of each native thing are alive."""
+
+    handles: int
+    """Of the whole process, as `tasks` and `futures`: the other numbers are the loop's."""
+    tasks: int
+    futures: int
+    ready: int
+    timers: int
+    watchers: int
+    servers: int
+    transports: int
+    operations: int
+    rust_tasks: int
+    rust_task_names: list[str]
+    """In the order in which the tasks were spawned."""
 
 @final
 class Future(Generic[_T]):
@@ -178,6 +196,11 @@ def _trial_future(
     dropped: Callable[[], object] | None = None,
 ) -> Awaitable:
     """Make an awaitable of a Rust future, for the tests."""
+
+def _trial_task(
+    event_loop: EventLoop, name: str, kind: str, dropped: Callable[[], object] | None = None
+) -> None:
+    """Spawn a Rust task, for the tests."""
 
 @disjoint_base
 class StreamReader:
@@ -356,7 +379,7 @@ class EventLoop:
     def is_running(self) -> bool: ...
     def is_closed(self) -> bool: ...
     def get_debug(self) -> bool: ...
-    def statistics(self) -> dict[str, int]: ...
+    def statistics(self) -> _Statistics: ...
     def _check_closed(self) -> None: ...
     def _is_forked_copy(self) -> bool: ...
     def _run_turns(self) -> None: ...

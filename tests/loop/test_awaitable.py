@@ -309,6 +309,34 @@ async def test_it_is_neither_polled_nor_dropped_on_another_thread(loop, trial):
     assert dropped == [threading.get_ident()]
 
 
+def test_one_that_another_thread_made_is_neither_polled_nor_dropped(loop, trial):
+    """Its loop runs here now, and may: what it shares with others of its thread is that thread's."""
+    dropped, made = [], []
+    maker = threading.Thread(
+        target=lambda: made.append(trial("ready", dropped=lambda: dropped.append("dropped")))
+    )
+    maker.start()
+    maker.join()
+    with (
+        pytest.raises(RuntimeError, match="another loop or thread"),
+        pytest.warns(ResourceWarning, match="a Rust future is not dropped"),
+    ):
+        loop.run_until_complete(made.pop())
+    made.append(trial("ready", dropped=lambda: dropped.append("of this thread")))
+    loop.run_until_complete(made.pop())
+    assert dropped == ["of this thread"]
+
+
+def test_one_that_cannot_be_dropped_by_its_thread_is_told_of(loop, trial):
+    dropped, made = [], []
+    maker = threading.Thread(target=lambda: made.append(trial("never", dropped=lambda: dropped.append(True))))
+    maker.start()
+    maker.join()
+    with pytest.warns(ResourceWarning, match="a Rust future is not dropped"):
+        made.pop().close()
+    assert not dropped
+
+
 def test_one_that_outlives_its_loop_is_dropped(loop, trial):
     dropped = []
 

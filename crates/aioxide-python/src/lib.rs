@@ -27,7 +27,7 @@ mod _rust {
     #[pymodule_export]
     use crate::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::awaitable::trial::_trial_future;
+    use crate::awaitable::trial::{_trial_future, _trial_task};
     #[pymodule_export]
     use crate::awaitable::waiter::Waiter;
     #[pymodule_export]

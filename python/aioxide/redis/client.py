@@ -4,7 +4,7 @@ import asyncio
 import functools
 import inspect
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import redis.asyncio
@@ -36,9 +36,27 @@ class Redis(redis.asyncio.Redis):
     and nothing more.
     """
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        connections: int = 1,
+        idempotent: Iterable[str] = (),
+        **keywords: Any,
+    ) -> None:
+        """Make a client; it connects with the first command.
+
+        Beyond redis-py's arguments: ``connections`` is how many connections share the ordinary commands, and
+        ``idempotent`` names commands that may run twice: they are sent again where a connection died before
+        their reply.
+        """
+        if connections < 1:
+            raise ValueError(f"connections must be 1 or more, not {connections}")
         self._engine: Engine | None = None
         self._has_asynchronous_callbacks = False
+        self._native_options = {
+            "connections": connections,
+            "idempotent": frozenset(name.upper() for name in idempotent) or None,
+        }
         super().__init__(*arguments, **keywords)
 
     def execute_command(self, *arguments: Any, **options: Any) -> Awaitable[Any]:
@@ -67,7 +85,8 @@ class Redis(redis.asyncio.Redis):
         engine = self._engine
         if engine is None or engine.loop is not loop:
             otherwise = functools.partial(_otherwise, weakref.ref(self))
-            engine = Engine.for_pool(loop, self.connection_pool, self.response_callbacks, otherwise)
+            pool, callbacks = self.connection_pool, self.response_callbacks
+            engine = Engine.for_pool(loop, pool, callbacks, otherwise, **self._native_options)
             self._use(engine)
         return engine
 
@@ -76,7 +95,7 @@ class Redis(redis.asyncio.Redis):
         self._engine = engine
         self.__dict__.pop("execute_command", None)
         if engine is not None and type(self).execute_command is Redis.execute_command:
-            self.__dict__["execute_command"] = engine.shared.execute_command
+            self.__dict__["execute_command"] = engine.execute_command
 
     def set_response_callback(self, command: str, callback: Any) -> None:
         """Set what shapes the replies to a command."""

@@ -6,6 +6,7 @@ own for as long as it takes, from a pool that the client's ``max_connections`` b
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -44,9 +45,13 @@ class Engine:
         otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]] | None,
         most: int,
         patience: float | None = 0,
+        connections: int = 1,
     ):
         self.loop = loop
-        self.shared = RedisConnection(loop, settings, callbacks, exceptions, False, otherwise)
+        self.all_shared = [
+            RedisConnection(loop, settings, callbacks, exceptions, False, otherwise) for _ in range(connections)
+        ]
+        self._turns = itertools.cycle(self.all_shared)
         self._settings = settings
         self._callbacks = callbacks
         self._stall_timeout = settings["stall_timeout"]
@@ -64,10 +69,14 @@ class Engine:
         pool: ConnectionPool,
         callbacks: dict[str, Any],
         otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        *,
+        connections: int = 1,
+        idempotent: frozenset[str] | None = None,
     ) -> "Engine | None":
         """Return the engine of a client with this pool; None where only redis-py can do what the pool wants.
 
-        ``otherwise`` gets the commands that do not go over the shared connection.
+        ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent`` are
+        the names of commands that may be sent again.
         """
         if not isinstance(loop, EventLoop) or pool.connection_class not in _POOLS.get(type(pool), ()):
             return None
@@ -77,8 +86,24 @@ class Engine:
                 settings = sentinel_settings(settings, pool)
         except NotNative:
             return None
+        settings["idempotent"] = idempotent
         patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
-        return cls(loop, settings, callbacks, otherwise, pool.max_connections, patience)
+        return cls(loop, settings, callbacks, otherwise, pool.max_connections, patience, connections)
+
+    @property
+    def shared(self) -> RedisConnection:
+        """The shared connection whose turn it is."""
+        return next(self._turns)
+
+    @property
+    def execute_command(self) -> Callable[..., Awaitable[Any]]:
+        """What runs a command on a shared connection, or gives it to ``otherwise``."""
+        if len(self.all_shared) == 1:
+            return self.all_shared[0].execute_command
+        return self._execute_in_turn
+
+    def _execute_in_turn(self, *arguments: Any, **options: Any) -> Awaitable[Any]:
+        return self.shared.execute_command(*arguments, **options)
 
     def connection(self, **more: Any) -> RedisConnection:
         """Return another connection with the client's settings, for the caller alone."""
@@ -107,6 +132,7 @@ class Engine:
 
     async def _lease(self) -> RedisConnection:
         if self._leased >= self._most:
+            # None waits for ever, as redis-py's pool does.
             if self._patience == 0:
                 raise MaxConnectionsError("Too many connections")
             with contextlib.suppress(TimeoutError):
@@ -131,7 +157,8 @@ class Engine:
     def close(self) -> None:
         """Close every connection; who waits gets a ConnectionError."""
         self._closed = True
-        self.shared.close()
+        for connection in self.all_shared:
+            connection.close()
         while self._idle:
             self._idle.pop().close()
 

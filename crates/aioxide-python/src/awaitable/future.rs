@@ -7,7 +7,7 @@
 //! A future must not own Python objects that can reach the awaitable: the collector cannot see into it.
 //!
 //! # Invariants
-//! - A future that is polled on another thread than the one that runs the loop is refused, not polled.
+//! - A future is polled by the thread that made it, while that runs the loop; elsewhere it is refused, not polled.
 //! - A future that wakes itself while it is polled goes on in the next turn, after whatever else is ready.
 
 use std::mem;
@@ -67,7 +67,7 @@ impl RustFuture {
         let future = self.future.as_mut().and_then(|future| event_loop.bound_to_thread(future));
         let Some(future) = future else {
             return Err(PyRuntimeError::new_err(
-                "a future of an event loop is awaited where that loop does not run",
+                "a Rust future is awaited on another loop or thread than it was made for, which does not run here",
             ));
         };
         *self.waking.lock() = Wakefulness::Polled;
@@ -107,7 +107,7 @@ impl RustFuture {
 }
 
 impl Drop for RustFuture {
-    /// On the loop's thread. Wakers that are left wake nobody.
+    /// On any thread. Wakers that are left wake nobody.
     fn drop(&mut self) {
         let state = mem::replace(&mut *self.waking.lock(), Wakefulness::Woken);
         drop(state);

@@ -1,7 +1,8 @@
-//! Futures that the tests of awaitables await: what no method of ours does on demand.
+//! Futures that the tests of awaitables await, and tasks that they spawn: what no method of ours does on demand.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use pyo3::exceptions::PyValueError;
@@ -65,7 +66,7 @@ pub fn _trial_future(
             finish()
         }),
         "never" => RustFuture::awaitable(event_loop, name, async {
-            std::future::pending::<()>().await;
+            pending::<()>().await;
             finish()
         }),
         "fails" => RustFuture::awaitable(event_loop, name, async move {
@@ -77,6 +78,47 @@ pub fn _trial_future(
             panic!("a trial")
         }),
         _ => Err(PyValueError::new_err("no such trial")),
+    }
+}
+
+/// Spawn a Rust task; `dropped` is called with no arguments when its future is dropped.
+///
+/// It "ends" at once, waits for ever ("never"), "panics", or is "bad to drop": it waits for ever and panics then.
+#[pyfunction]
+#[pyo3(signature = (event_loop, name, kind, dropped=None))]
+pub fn _trial_task(
+    event_loop: &Bound<'_, EventLoop>,
+    name: String,
+    kind: &str,
+    dropped: Option<Py<PyAny>>,
+) -> PyResult<()> {
+    let guard = Guard(dropped);
+    event_loop.get().check_thread()?;
+    let runtime = event_loop.get().with_core(|core| Rc::clone(&core.runtime))?;
+    drop(match kind {
+        "ends" => runtime.spawn_named(name, async move { drop(guard) }),
+        "never" => runtime.spawn_named(name, async move {
+            let _guard = guard;
+            pending::<()>().await;
+        }),
+        "panics" => runtime.spawn_named(name, async move {
+            let _guard = guard;
+            panic!("a trial")
+        }),
+        "bad to drop" => runtime.spawn_named(name, async move {
+            let _bomb = PanicsWhenDropped;
+            pending::<()>().await;
+        }),
+        _ => return Err(PyValueError::new_err("no such trial")),
+    });
+    Ok(())
+}
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("a trial while it is dropped");
     }
 }
 

@@ -25,8 +25,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aioxide_driver::Waker;
-use aioxide_runtime::Inbox;
-use pyo3::exceptions::PyRuntimeError;
+use aioxide_runtime::{Inbox, Runtime};
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PySystemError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
@@ -42,6 +42,7 @@ use self::socket_calls::{Action, SocketCall};
 use crate::awaitable::Awaitable;
 use crate::awaitable::future::drop_quietly;
 use crate::callback::Callback;
+use crate::error::warn;
 use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
@@ -129,7 +130,7 @@ impl EventLoop {
         }
     }
 
-    /// A value of the thread that runs the loop, if this is that thread.
+    /// A value of this thread, if it runs the loop.
     pub fn bound_to_thread<'a, T>(&self, value: &'a mut ThreadBound<T>) -> Option<&'a mut T> {
         self.core.bound(value)
     }
@@ -139,10 +140,20 @@ impl EventLoop {
         self.core.lent(value)
     }
 
-    /// Have a value dropped by the thread that runs the loop: here, or by its next turn.
+    /// Have a value, a future say, dropped by its thread: here, or by the next turn that it takes. Where neither can be,
+    /// the value is left to the process.
     pub fn release<T: 'static>(&self, value: ThreadBound<T>) {
-        if let Err(value) = self.core.release(value, drop_quietly) {
+        let Err(value) = self.core.release(value, drop_quietly) else { return };
+        if self.core.is_run_by_thread_of(&value) {
             self.hand_in(Callback::Release(value.boxed()), false);
+        } else if !self.core.is_forked() {
+            // Where the interpreter is gone there is nobody to warn.
+            let _ = Python::try_attach(|py| {
+                warn::<PyResourceWarning>(
+                    py,
+                    "a Rust future is not dropped: its thread does not run its event loop any more",
+                );
+            });
         }
     }
 
@@ -227,6 +238,21 @@ impl EventLoop {
             report.set_item(name, value)?;
         }
         Self::report(event_loop, report)
+    }
+
+    /// Report the panics of Rust tasks that nobody awaits.
+    fn report_panics(event_loop: &Bound<'_, Self>, runtime: &Runtime) -> PyResult<()> {
+        if !runtime.has_panics() {
+            return Ok(());
+        }
+        let mut reported = Ok(());
+        for error in runtime.take_panics() {
+            let name = error.task_name().unwrap_or_default();
+            let message = format!("Rust task {name:?} panicked");
+            let exception = PySystemError::new_err(error.to_string());
+            reported = reported.and(Self::report_error(event_loop, &message, exception, &[]));
+        }
+        reported
     }
 
     /// Report what a task's step or wake-up raised. The task keeps its own exceptions, so this is

@@ -56,9 +56,16 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let Some(running) = this.core.begin_running() else {
         return Err(PyRuntimeError::new_err("This event loop is already running"));
     };
+    let runtime = this.with_core(|core| Rc::clone(&core.runtime))?;
+    if !runtime.is_at_home() {
+        let names = runtime.tasks();
+        return Err(PyRuntimeError::new_err(format!(
+            "another thread has Rust tasks of this loop: {names:?}"
+        )));
+    }
     let mut turns = Turns {
         event_loop,
-        runtime: this.with_core(|core| Rc::clone(&core.runtime))?,
+        runtime,
         cell: running,
         completions: Vec::new(),
         running: Queue::new(),
@@ -103,7 +110,7 @@ impl Turns<'_, '_> {
         self.runtime.run_tasks(TASKS_PER_TURN);
         let ran = self.run_callbacks();
         let flushed = self.flush();
-        ran.and(flushed)
+        ran.and(flushed).and_then(|()| EventLoop::report_panics(self.event_loop, &self.runtime))
     }
 
     /// As [`EventLoop::with_core`].

@@ -30,6 +30,7 @@ fn aggregates_are_nested_as_deeply_as_the_limit_says() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn depth_costs_no_stack() {
     let depth = 1_000_000;
     let limits = Limits { depth, ..Limits::default() };
@@ -154,6 +155,7 @@ fn the_largest_lengths_are_refused_or_waited_for_but_never_reserved() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_long_string_in_small_pieces_is_not_looked_at_again() {
     // Were all of it searched for each piece, this would take minutes.
     let length = 64 << 20;
@@ -178,6 +180,7 @@ fn a_long_string_in_small_pieces_is_not_looked_at_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn a_million_items_in_small_pieces() {
     let items = 1_000_000;
     let mut input = format!("*{items}\r\n").into_bytes();

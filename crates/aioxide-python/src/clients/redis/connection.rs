@@ -46,6 +46,8 @@ pub struct RedisConnection {
     response_error: Py<PyAny>,
     /// Where it connects to, for messages.
     address: String,
+    /// The names, in capitals, of commands that the program says may run twice; `None` where there are none.
+    idempotent: Option<Py<PyAny>>,
     /// Called with arguments and options for commands that this connection does not take; returns an awaitable.
     otherwise: Option<Py<PyAny>>,
     /// Memory for encoding.
@@ -80,6 +82,11 @@ impl RedisConnection {
         let runtime = native.runtime.upgrade();
         let _current = runtime.as_ref().map(|runtime| runtime.enter());
         Ok(tell(&native.connection))
+    }
+
+    /// Whether callers must wait before they send.
+    pub(super) fn is_full(&self) -> PyResult<bool> {
+        self.native().map(|native| native.connection.is_full())
     }
 
     /// The exception for an argument that has no encoding.
@@ -157,15 +164,15 @@ impl RedisConnection {
     }
 
     /// Memory to encode into.
-    pub(super) fn scratch(&self) -> Vec<u8> {
-        Python::attach(|py| self.scratch.with(py, std::mem::take))
+    pub(super) fn scratch(&self, py: Python<'_>) -> Vec<u8> {
+        self.scratch.with(py, std::mem::take)
     }
 
     /// Take it back.
-    pub(super) fn give_back(&self, mut scratch: Vec<u8>) {
+    pub(super) fn give_back(&self, py: Python<'_>, mut scratch: Vec<u8>) {
         if scratch.capacity() <= KEPT_SCRATCH {
             scratch.clear();
-            Python::attach(|py| self.scratch.with(py, |place| *place = scratch));
+            self.scratch.with(py, |place| *place = scratch);
         }
     }
 
@@ -216,6 +223,13 @@ impl RedisConnection {
         }
     }
 
+    /// Whether a command is sent again after its connection died, when it may have run.
+    fn retry(&self, name: &Bound<'_, PyAny>) -> PyResult<Retry> {
+        let Some(names) = &self.idempotent else { return Ok(Retry::IfUnsent) };
+        let is_idempotent = names.bind(name.py()).contains(name)?;
+        Ok(if is_idempotent { Retry::Idempotent } else { Retry::IfUnsent })
+    }
+
     /// Add the method that is called for every command.
     pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
         add_method::<ExecuteCommand>(class)
@@ -242,9 +256,11 @@ impl FastMethod for ExecuteCommand {
         // The keys are for redis-py's cache and for clusters.
         let is_plain = arguments.keywords().all(|(name, _)| name == "keys");
         if is_plain && this.event_loop.get().is_running_here() && route(&words) == Route::Shared {
-            let callback = this.callback(&words.get_item(0)?)?.map(|callback| (callback.unbind(), None));
+            let name = words.get_item(0)?;
+            let callback = this.callback(&name)?.map(|callback| (callback.unbind(), None));
+            let retry = this.retry(&name)?;
             let commands = Commands::One { arguments: words.unbind(), callback, instead_of_error: None };
-            let call = Call::new(connection, commands, this.decodes, Retry::IfUnsent);
+            let call = Call::new(connection, commands, this.decodes, retry);
             return RedisConnection::awaitable(connection, "Redis.execute_command", call).map(Py::into_any);
         }
         let options = PyDict::new(py);
@@ -324,6 +340,7 @@ impl RedisConnection {
             exceptions: exceptions.unbind(),
             response_error,
             address,
+            idempotent: settings.get_item("idempotent")?.filter(|names| !names.is_none()).map(Bound::unbind),
             otherwise,
             scratch: GilCell::default(),
         })
@@ -370,7 +387,7 @@ impl RedisConnection {
         let callback = this.callback(&name)?.map(|callback| (callback.unbind(), keywords));
         let arguments = arguments.clone().unbind();
         let commands = Commands::One { arguments, callback, instead_of_error };
-        let retry = if idempotent { Retry::Idempotent } else { Retry::IfUnsent };
+        let retry = if idempotent { Retry::Idempotent } else { this.retry(&name)? };
         let call = Call::new(slf, commands, decodes, retry);
         Self::awaitable(slf, "Redis.execute_command", call).map(Some)
     }
@@ -455,10 +472,10 @@ impl RedisConnection {
 
     /// Send a command that has no reply of its own, as SUBSCRIBE.
     fn send_without_reply(&self, arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
-        let mut encoded = self.scratch();
+        let mut encoded = self.scratch(arguments.py());
         let result = encode(arguments, &self.encoding, &mut encoded, |argument| self.refusal(argument));
         let sent = result.and_then(|()| self.with(|connection| connection.send_without_reply(&encoded)));
-        self.give_back(encoded);
+        self.give_back(arguments.py(), encoded);
         if sent? { Ok(()) } else { Err(self.exception(arguments.py(), &Error::Closed)) }
     }
 
@@ -528,6 +545,7 @@ impl RedisConnection {
         visit.call(&self.callbacks)?;
         visit.call(&self.exceptions)?;
         visit.call(&self.otherwise)?;
+        visit.call(&self.idempotent)?;
         visit.call(&self.response_error)
     }
 }
