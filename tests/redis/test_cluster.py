@@ -73,7 +73,9 @@ async def test_commands_for_a_node_share_one_connection(
         await client.delete(*(f"key:{number}" for number in range(300)))
 
 
-async def test_keys_in_several_slots_are_refused_unless_they_may_be_split(cluster: Cluster, loop: Any) -> None:
+async def test_keys_in_several_slots_are_refused_unless_they_may_be_split(
+    cluster: Cluster, loop: Any
+) -> None:
     values = {f"split:{number}": str(number) for number in range(12)}
     async with client_of(cluster) as client:
         with pytest.raises(RedisClusterException, match="same key slot"):
@@ -119,7 +121,9 @@ async def test_replicas_are_read_from_and_masters_written_to(cluster: Cluster, l
 
 
 def calls_of_get(server: Any) -> int:
-    lines = [line for line in server.ask("INFO", "commandstats").splitlines() if line.startswith("cmdstat_get:")]
+    lines = [
+        line for line in server.ask("INFO", "commandstats").splitlines() if line.startswith("cmdstat_get:")
+    ]
     return int(lines[0].split("calls=")[1].split(",")[0]) if lines else 0
 
 
@@ -197,7 +201,10 @@ async def test_a_killed_master_is_replaced_under_load(cluster: Cluster, loop: An
         recovered = acknowledged[-1]
         is_over = True
         await asyncio.wait_for(asyncio.gather(*tasks), 30)
-        print(f"replaced after {replaced - killed:.2f} s, used after {recovered - replaced:.2f} s more", len(errors))
+        print(
+            f"replaced after {replaced - killed:.2f} s, used after {recovered - replaced:.2f} s more",
+            len(errors),
+        )
         # The longest wait of the back-off, and what the cluster takes to agree.
         assert recovered - replaced < 0.5 + 2.5
         assert 1 <= len(errors) <= 20, errors

@@ -110,7 +110,9 @@ class ClusterNode(redis.asyncio.cluster.ClusterNode):
             await super().execute_command("ASKING")
         return await super().execute_command(*arguments, asking=asking, **options)
 
-    async def _execute_asking(self, engine: Engine, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    async def _execute_asking(
+        self, engine: Engine, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
         """Run a command right behind ASKING: nobody else's may come between."""
         connection = engine.connection()
         try:
@@ -395,7 +397,9 @@ class _Together(redis.asyncio.cluster.PipelineStrategy):
                     client._initialize = True
                     failed = failed or ""
                     may_have_run = any(getattr(each, "may_have_run", False) for each in lost)
-                    repeats = all(str_if_bytes(command.args[0]).upper() in client._repeatable for command in stack)
+                    repeats = all(
+                        str_if_bytes(command.args[0]).upper() in client._repeatable for command in stack
+                    )
                     if attempt == client.retry.get_retries() or (may_have_run and not repeats):
                         raise
                     # A part that ran would run again, as far as its results are false.
@@ -404,4 +408,3 @@ class _Together(redis.asyncio.cluster.PipelineStrategy):
             raise ClusterError("no attempt was allowed")
         finally:
             await self.reset()
-

@@ -49,7 +49,8 @@ class Engine:
     ):
         self.loop = loop
         self.all_shared = [
-            RedisConnection(loop, settings, callbacks, exceptions, False, otherwise) for _ in range(connections)
+            RedisConnection(loop, settings, callbacks, exceptions, False, otherwise)
+            for _ in range(connections)
         ]
         self._turns = itertools.cycle(self.all_shared)
         self._settings = settings

@@ -107,7 +107,9 @@ def sentinel_settings(settings: dict[str, Any], pool: SentinelConnectionPool) ->
     # A failover takes seconds: who waits has more patience than with a server that is just away.
     backoff = settings["backoff"] if pool.connection_kwargs.get("retry") else (0.01, 1.0, 10)
     sentinel = {
-        "addresses": [(other.connection_kwargs["host"], int(other.connection_kwargs["port"])) for other in pools],
+        "addresses": [
+            (other.connection_kwargs["host"], int(other.connection_kwargs["port"])) for other in pools
+        ],
         "service": pool.service_name,
         "is_master": pool.is_master,
         "min_other_sentinels": manager.min_other_sentinels,
