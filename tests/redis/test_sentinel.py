@@ -174,9 +174,7 @@ async def test_a_master_that_answers_readonly_is_left(group: Replicated, loop: A
 
 
 @pytest.mark.usefixtures("only_native")
-async def test_a_killed_master_is_replaced_under_load(
-    group: Replicated, loop: Any
-) -> None:
+async def test_a_killed_master_is_replaced_under_load(group: Replicated, loop: Any) -> None:
     """Writers see errors at most for what was on its way, or wait, and go on within the back-off."""
     async with sentinel_of(group) as sentinel, sentinel.master_for(SERVICE, retry=patient(20)) as client:
         await client.delete("counter")
@@ -212,7 +210,10 @@ async def test_a_killed_master_is_replaced_under_load(
         recovered = acknowledged[-1]
         is_over = True
         await asyncio.wait_for(asyncio.gather(*writers), 30)
-        print(f"replaced after {replaced - killed:.2f} s, used after {recovered - replaced:.2f} s more", len(errors))
+        print(
+            f"replaced after {replaced - killed:.2f} s, used after {recovered - replaced:.2f} s more",
+            len(errors),
+        )
         # The longest wait of the back-off, and time to connect.
         assert recovered - replaced < 0.5 + 2.5
         # One for each command that was on its way; everybody else waited.

@@ -25,7 +25,9 @@ DOWN_AFTER = 1.0
 
 _PATIENCE = 60.0
 
-requires_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="there is no redis-server here")
+requires_redis = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="there is no redis-server here"
+)
 
 
 @pytest.fixture

@@ -105,6 +105,15 @@ impl RedisConnection {
         }
     }
 
+    /// An exception with `may_have_run`: whether the server can have received the command.
+    fn marked(&self, py: Python<'_>, class: &str, text: String, may_have_run: bool) -> PyErr {
+        let exception = self.make_exception(py, class, text);
+        match exception.value(py).setattr(intern!(py, "may_have_run"), may_have_run) {
+            Ok(()) => exception,
+            Err(error) => error,
+        }
+    }
+
     /// Whether an exception is the server's answer to the command.
     pub(super) fn is_response_error(&self, py: Python<'_>, exception: &Py<PyAny>) -> bool {
         exception.bind(py).is_instance(self.response_error.bind(py)).unwrap_or(false)
@@ -126,11 +135,11 @@ impl RedisConnection {
                     _ => plain(source),
                 };
                 let text = format!("{text} ({address}{}).", unless(true));
-                self.make_exception(py, "ConnectionError", text)
+                self.marked(py, "ConnectionError", text, true)
             }
             Error::Timeout { what, may_have_run } => {
                 let text = format!("Timeout {what} ({address}{})", unless(*may_have_run));
-                self.make_exception(py, "TimeoutError", text)
+                self.marked(py, "TimeoutError", text, *may_have_run)
             }
             Error::Protocol(error) => {
                 self.make_exception(py, "InvalidResponse", format!("Protocol Error: {error}"))
