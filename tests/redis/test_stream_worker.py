@@ -764,6 +764,37 @@ async def test_a_worker_waits_for_a_server_that_is_not_there_yet_and_can_be_stop
         await task
 
 
+async def test_a_replica_is_waited_for_until_it_is_promoted(
+    loop: asyncio.AbstractEventLoop, unused_port: int, stream: str
+) -> None:
+    try:
+        # A server of its own: what it is made to be would disturb the other tests.
+        with redis_server() as server:
+            await _promote_a_replica(f"redis://{server.host}:{server.port}", unused_port, stream)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+async def _promote_a_replica(url: str, unused_port: int, stream: str) -> None:
+    async with connected(url) as client:
+        handler = Recorder()
+        worker = StreamWorker(url, stream, "group", handler, consumer="me")
+        await client.execute_command("REPLICAOF", "127.0.0.1", unused_port)
+        async with running(worker):
+            await until(lambda: worker.statistics()["errors"] >= 2)
+            await client.execute_command("REPLICAOF", "NO", "ONE")
+            await add(client, stream, range(10))
+            await until(lambda: worker.statistics()["acknowledged"] == 10)
+            errors = worker.statistics()["errors"]
+            # And once more, in the middle.
+            await client.execute_command("REPLICAOF", "127.0.0.1", unused_port)
+            await until(lambda: worker.statistics()["errors"] > errors)
+            await client.execute_command("REPLICAOF", "NO", "ONE")
+            await add(client, stream, range(10, 20))
+            await until(lambda: worker.statistics()["acknowledged"] == 20)
+        assert sorted(handler.numbers) == list(range(20))
+
+
 async def test_a_worker_runs_once(loop: asyncio.AbstractEventLoop, url: str, stream: str) -> None:
     worker = StreamWorker(url, stream, "group", Recorder())
     worker.stop()
