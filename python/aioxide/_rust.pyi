@@ -8,7 +8,7 @@ from contextvars import Context
 from types import GenericAlias
 from typing import Any, Generic, Self, TypedDict, TypeVar, TypeVarTuple, final
 
-from typing_extensions import Buffer, disjoint_base
+from typing_extensions import Buffer, CapsuleType, disjoint_base
 
 __all__ = [
     "Awaitable",
@@ -25,8 +25,9 @@ __all__ = [
     "TlsTransport",
     "Waiter",
     "__version__",
+    "_awaitable_capsule",
     "_trial_future",
-    "_trial_task",
+    "_trial_panic",
     "build_info",
     "native_task_factory",
     "socket_inode",
@@ -36,6 +37,9 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 __version__: str
+
+_awaitable_capsule: CapsuleType
+"""The interface of extension modules with Rust futures (crate aioxide-awaitable)."""
 
 def socket_inode(path: str) -> int | None:
     """Return the inode of the socket file at a path; None where another kind of file is there."""
@@ -197,10 +201,8 @@ def _trial_future(
 ) -> Awaitable:
     """Make an awaitable of a Rust future, for the tests."""
 
-def _trial_task(
-    event_loop: EventLoop, name: str, kind: str, dropped: Callable[[], object] | None = None
-) -> None:
-    """Spawn a Rust task, for the tests."""
+def _trial_panic(event_loop: EventLoop, name: str, when_dropped: bool) -> None:
+    """Spawn a Rust task that panics, for the tests."""
 
 @disjoint_base
 class StreamReader:
@@ -403,9 +405,21 @@ class EventLoop:
     def _sock_sendall(self, socket: Any, data: Any) -> Awaitable: ...
     def _until_ready(self, socket: Any, for_writing: bool) -> Awaitable: ...
     def _connect(self, protocol_factory: Any, host: str, port: int) -> Awaitable | None: ...
-    def _add_reader(self, descriptor: int, callback: Callable[..., object], *arguments: Any) -> Handle: ...
+    def _add_reader(
+        self,
+        descriptor: int,
+        callback: Callable[..., object],
+        *arguments: Any,
+        context: Context | None = None,
+    ) -> Handle: ...
     def _remove_reader(self, descriptor: int) -> bool: ...
-    def _add_writer(self, descriptor: int, callback: Callable[..., object], *arguments: Any) -> Handle: ...
+    def _add_writer(
+        self,
+        descriptor: int,
+        callback: Callable[..., object],
+        *arguments: Any,
+        context: Context | None = None,
+    ) -> Handle: ...
     def _remove_writer(self, descriptor: int) -> bool: ...
     def _has_transport(self, descriptor: int) -> bool: ...
 

@@ -1,8 +1,9 @@
 """Rust futures and native streams as awaitables: in the place of coroutines, whoever takes one.
 
-`_trial_future` makes what no method does on demand: a future that wakes itself, that other threads wake, that
-fails or panics. It needs aioxide's loop. Everything else runs on asyncio too: what asyncio does with its
-coroutines shows what is expected of our awaitables.
+`trial` makes what no method does on demand: a future that wakes itself, that other threads wake, that fails
+or panics; inside of aioxide (`_trial_future`), and in an extension module (tests/extension). It needs
+aioxide's loop. Everything else runs on asyncio too: what asyncio does with its coroutines shows what is
+expected of our awaitables.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import collections.abc
 import contextvars
 import errno
+import functools
 import gc
 import inspect
 import threading
@@ -20,19 +22,28 @@ import weakref
 import aioxide
 import pytest
 from aioxide._rust import _trial_future
+from extension_modules import BUILD_SECONDS, TRIAL, load
 from peers import connected_pair
 
 CONSUMERS = ("await", "task", "gather", "wait_for", "timeout", "task_group", "shield", "wait")
 
 
-@pytest.fixture
-def trial(loop, is_aioxide):
+@pytest.fixture(params=["own", pytest.param("extension", marks=pytest.mark.timeout(BUILD_SECONDS))])
+def trial(loop, is_aioxide, request):
     """A function that makes a Rust future of this loop."""
     if not is_aioxide:
         pytest.skip("asyncio has no Rust futures")
+    if request.param == "own":
+        return functools.partial(_trial_future, loop)
+    trial_future = load(TRIAL, "aioxide_trial").trial_future
 
-    def make(kind, count=0, value=None, dropped=None):
-        return _trial_future(loop, kind, count, value, dropped)
+    def make(*arguments, **options):
+        async def made():
+            return trial_future(*arguments, **options)
+
+        if asyncio._get_running_loop() is loop:
+            return trial_future(*arguments, **options)
+        return loop.run_until_complete(made())
 
     return make
 

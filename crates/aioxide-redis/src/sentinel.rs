@@ -5,14 +5,13 @@
 //! by now is for the connection to verify (`ROLE`), so that a master which was replaced is not used.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 
-use aioxide_runtime::{now, timeout};
+use aioxide_runtime::timeout;
 
 use crate::Error;
-use crate::backoff::Jitter;
 use crate::config::{Address, Config};
 use crate::connection::handshake::{Dialogue, greet_in};
 use crate::connection::receiver::{Locate, Located, Role};
@@ -52,7 +51,7 @@ impl Sentinel {
     /// Sentinels at `addresses`, of which one is wanted that is `role` for `service`.
     pub fn new(addresses: impl IntoIterator<Item = Address>, service: impl Into<String>, role: Role) -> Self {
         // Not every client begins with the same replica.
-        let start = Jitter::new(now().0 ^ u64::from(std::process::id()) << 32).next();
+        let start = RandomState::new().build_hasher().finish();
         Self {
             addresses: RefCell::new(addresses.into_iter().collect()),
             service: service.into(),
@@ -60,7 +59,7 @@ impl Sentinel {
             config: Config { library: None, ..Config::default() },
             fewest_others: 0,
             forced_host: None,
-            turn: Cell::new((start * 1024.0) as usize),
+            turn: Cell::new(start as usize),
         }
     }
 

@@ -11,6 +11,7 @@
 //! - An exception thrown into it (cancellation) finds the work dropped by the time it goes on.
 //! - Work that panicked is dropped, and its task alone gets an exception.
 
+pub mod extension;
 pub mod future;
 pub mod trial;
 pub mod waiter;

@@ -1,15 +1,14 @@
-//! Futures that the tests of awaitables await, and tasks that they spawn: what no method of ours does on demand.
+//! Futures that the tests of awaitables await, and tasks that panic: what no method of ours does on demand.
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::Awaitable;
-use super::future::RustFuture;
+use super::future::{AnyFuture, RustFuture};
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 
@@ -32,10 +31,9 @@ pub fn _trial_future(
         drop(guard);
         Python::attach(|py| Ok(value.unwrap_or_else(|| py.None())))
     };
-    let name = "trial";
     match kind {
-        "ready" => RustFuture::awaitable(event_loop, name, async { finish() }),
-        "yields" => RustFuture::awaitable(event_loop, name, async move {
+        "ready" => trial(event_loop, async { finish() }),
+        "yields" => trial(event_loop, async move {
             let mut left = count;
             poll_fn(|context| {
                 if left == 0 {
@@ -48,11 +46,11 @@ pub fn _trial_future(
             .await;
             finish()
         }),
-        "sleeps" => RustFuture::awaitable(event_loop, name, async move {
+        "sleeps" => trial(event_loop, async move {
             aioxide_runtime::sleep(std::time::Duration::from_millis(count.into())).await;
             finish()
         }),
-        "thread" => RustFuture::awaitable(event_loop, name, async move {
+        "thread" => trial(event_loop, async move {
             let mut left = count;
             poll_fn(|context| {
                 if left == 0 {
@@ -65,15 +63,15 @@ pub fn _trial_future(
             .await;
             finish()
         }),
-        "never" => RustFuture::awaitable(event_loop, name, async {
+        "never" => trial(event_loop, async {
             pending::<()>().await;
             finish()
         }),
-        "fails" => RustFuture::awaitable(event_loop, name, async move {
+        "fails" => trial(event_loop, async move {
             drop(finish);
             Python::attach(|py| Err(os_error(py, &io::Error::from_raw_os_error(count.cast_signed()))))
         }),
-        "panics" => RustFuture::awaitable(event_loop, name, async move {
+        "panics" => trial(event_loop, async move {
             let _finish = finish;
             panic!("a trial")
         }),
@@ -81,45 +79,30 @@ pub fn _trial_future(
     }
 }
 
-/// Spawn a Rust task; `dropped` is called with no arguments when its future is dropped.
-///
-/// It "ends" at once, waits for ever ("never"), "panics", or is "bad to drop": it waits for ever and panics then.
-#[pyfunction]
-#[pyo3(signature = (event_loop, name, kind, dropped=None))]
-pub fn _trial_task(
+fn trial(
     event_loop: &Bound<'_, EventLoop>,
-    name: String,
-    kind: &str,
-    dropped: Option<Py<PyAny>>,
-) -> PyResult<()> {
-    let guard = Guard(dropped);
-    event_loop.get().check_thread()?;
-    let runtime = event_loop.get().with_core(|core| Rc::clone(&core.runtime))?;
-    drop(match kind {
-        "ends" => runtime.spawn_named(name, async move { drop(guard) }),
-        "never" => runtime.spawn_named(name, async move {
-            let _guard = guard;
-            pending::<()>().await;
-        }),
-        "panics" => runtime.spawn_named(name, async move {
-            let _guard = guard;
-            panic!("a trial")
-        }),
-        "bad to drop" => runtime.spawn_named(name, async move {
-            let _bomb = PanicsWhenDropped;
-            pending::<()>().await;
-        }),
-        _ => return Err(PyValueError::new_err("no such trial")),
-    });
-    Ok(())
+    future: impl Future<Output = PyResult<Py<PyAny>>> + 'static,
+) -> PyResult<Py<Awaitable>> {
+    RustFuture::awaitable(event_loop, "trial", AnyFuture::new(future))
 }
 
-struct PanicsWhenDropped;
-
-impl Drop for PanicsWhenDropped {
-    fn drop(&mut self) {
-        panic!("a trial while it is dropped");
+/// Spawn a Rust task of ours that panics: when it is polled, or when it is dropped.
+#[pyfunction]
+pub fn _trial_panic(event_loop: &Bound<'_, EventLoop>, name: String, when_dropped: bool) -> PyResult<()> {
+    struct PanicsWhenDropped;
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("a trial");
+        }
     }
+    event_loop.get().spawn(name, async move {
+        let bomb = PanicsWhenDropped;
+        if when_dropped {
+            pending::<()>().await;
+        }
+        drop(bomb);
+        Ok(())
+    })
 }
 
 /// Wake from a thread that neither Python nor a runtime knows.

@@ -80,7 +80,7 @@ pub fn close(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
             warn::<PyResourceWarning>(event_loop.py(), &text);
         }
         core.runtime.shutdown();
-        let reported = EventLoop::report_panics(event_loop, &core.runtime);
+        let reported = EventLoop::report_tasks(event_loop, &core.runtime, &core.failures);
         drop(core);
         return reported;
     }

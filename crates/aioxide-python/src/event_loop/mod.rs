@@ -13,6 +13,7 @@ pub mod connecting;
 mod core;
 mod interests;
 mod lifecycle;
+mod rust_tasks;
 mod scheduling;
 pub mod servers;
 pub mod socket_calls;
@@ -25,8 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aioxide_driver::Waker;
-use aioxide_runtime::{Inbox, Runtime};
-use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PySystemError};
+use aioxide_runtime::Inbox;
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
@@ -240,21 +241,6 @@ impl EventLoop {
         Self::report(event_loop, report)
     }
 
-    /// Report the panics of Rust tasks that nobody awaits.
-    fn report_panics(event_loop: &Bound<'_, Self>, runtime: &Runtime) -> PyResult<()> {
-        if !runtime.has_panics() {
-            return Ok(());
-        }
-        let mut reported = Ok(());
-        for error in runtime.take_panics() {
-            let name = error.task_name().unwrap_or_default();
-            let message = format!("Rust task {name:?} panicked");
-            let exception = PySystemError::new_err(error.to_string());
-            reported = reported.and(Self::report_error(event_loop, &message, exception, &[]));
-        }
-        reported
-    }
-
     /// Report what a task's step or wake-up raised. The task keeps its own exceptions, so this is
     /// KeyboardInterrupt, SystemExit or a context that could not be entered.
     pub fn report_task_error(
@@ -403,28 +389,30 @@ impl EventLoop {
 
     // Watching descriptors.
 
-    #[pyo3(signature = (descriptor, callback, *arguments))]
+    #[pyo3(signature = (descriptor, callback, *arguments, context=None))]
     fn _add_reader(
         slf: &Bound<'_, Self>,
         descriptor: RawFd,
         callback: &Bound<'_, PyAny>,
         arguments: &Bound<'_, PyTuple>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Handle>> {
-        watchers::add(slf, descriptor, watchers::Direction::Read, callback, arguments)
+        watchers::add(slf, descriptor, watchers::Direction::Read, callback, arguments, context)
     }
 
     fn _remove_reader(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {
         watchers::remove(slf, descriptor, watchers::Direction::Read)
     }
 
-    #[pyo3(signature = (descriptor, callback, *arguments))]
+    #[pyo3(signature = (descriptor, callback, *arguments, context=None))]
     fn _add_writer(
         slf: &Bound<'_, Self>,
         descriptor: RawFd,
         callback: &Bound<'_, PyAny>,
         arguments: &Bound<'_, PyTuple>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Handle>> {
-        watchers::add(slf, descriptor, watchers::Direction::Write, callback, arguments)
+        watchers::add(slf, descriptor, watchers::Direction::Write, callback, arguments, context)
     }
 
     fn _remove_writer(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {

@@ -29,6 +29,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::rust_tasks::Failures;
 use super::{Core, EventLoop};
 use crate::callback::Callback;
 use crate::error::os_error;
@@ -56,7 +57,7 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let Some(running) = this.core.begin_running() else {
         return Err(PyRuntimeError::new_err("This event loop is already running"));
     };
-    let runtime = this.with_core(|core| Rc::clone(&core.runtime))?;
+    let (runtime, failures) = this.with_core(|core| (Rc::clone(&core.runtime), core.failures.clone()))?;
     if !runtime.is_at_home() {
         let names = runtime.tasks();
         return Err(PyRuntimeError::new_err(format!(
@@ -66,6 +67,7 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let mut turns = Turns {
         event_loop,
         runtime,
+        failures,
         cell: running,
         completions: Vec::new(),
         running: Queue::new(),
@@ -92,6 +94,7 @@ struct Turns<'a, 'py> {
     event_loop: &'a Bound<'py, EventLoop>,
     /// The Rust half, which works with the cell closed: its tasks may come to call Python.
     runtime: Rc<Runtime>,
+    failures: Failures,
     completions: Vec<Completion>,
     /// The callbacks of the present turn.
     running: Queue<Callback>,
@@ -110,7 +113,8 @@ impl Turns<'_, '_> {
         self.runtime.run_tasks(TASKS_PER_TURN);
         let ran = self.run_callbacks();
         let flushed = self.flush();
-        ran.and(flushed).and_then(|()| EventLoop::report_panics(self.event_loop, &self.runtime))
+        ran.and(flushed)
+            .and_then(|()| EventLoop::report_tasks(self.event_loop, &self.runtime, &self.failures))
     }
 
     /// As [`EventLoop::with_core`].

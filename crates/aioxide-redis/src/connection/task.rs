@@ -225,7 +225,9 @@ async fn read<R: Receiver>(
             continue;
         }
         match deliver(receiver, &mut decoder, &mut buffer, &mut next) {
-            Ok(is_demoted) if is_demoted && shared.role.get() == Some(Role::Master) => shared.is_retiring.set(true),
+            Ok(is_demoted) if is_demoted && shared.role.get() == Some(Role::Master) => {
+                shared.is_retiring.set(true)
+            }
             Ok(_) => {}
             Err(error) => return error.into(),
         }
