@@ -16,8 +16,8 @@ from services import Service, Unavailable, redis_server
 
 pytest.importorskip("redis.asyncio", reason="redis-py cannot be had for this Python")
 
+from aioxide.redis import Redis
 from aioxide.redis.worker import Event, EventsFailed, Reject, StreamWorker
-from aioxide.redis.worker.client import connect
 
 PATIENCE = 20.0
 
@@ -43,7 +43,7 @@ def stream() -> str:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Any]:
-    async with connect(f"{url}?decode_responses=true") as client:
+    async with Redis.from_url(url, decode_responses=True) as client:
         yield client
 
 
@@ -133,14 +133,18 @@ async def test_one_event_after_the_other_keeps_their_order(
 async def test_a_client_of_the_callers_is_used_and_left_open(
     loop: asyncio.AbstractEventLoop, url: str, stream: str, protocol: int, decode: bool
 ) -> None:
-    options = f"?protocol={protocol}&decode_responses={decode}"
-    async with connect(url + options) as client:
-        await add(client, stream, range(20))
-        handler = Recorder()
-        async with running(StreamWorker(client, [stream], "group", handler)):
-            await until(lambda: len(handler.numbers) == 20)
+    given: list[Event] = []
+
+    async def keep(event: Event) -> None:
+        given.append(event)
+
+    async with Redis.from_url(url, protocol=protocol, decode_responses=decode) as client:
+        ids = await add(client, stream, range(20))
+        async with running(StreamWorker(client, [stream], "group", keep)) as worker:
+            await until(lambda: worker.statistics()["acknowledged"] == 20)
         assert await client.ping()
-        assert type(next(iter(handler.events[0].fields))) is (str if decode else bytes) or handler.numbers
+    assert [event.id for event in given] == [id if decode else id.decode() for id in ids]
+    assert given[7].fields == ({"number": "7"} if decode else {b"number": b"7"})
 
 
 async def test_calls_never_exceed_the_concurrency_and_reach_it(
@@ -329,7 +333,7 @@ async def test_without_a_limit_an_event_is_never_given_up(
 async def test_fields_that_are_no_text_are_no_obstacle(
     loop: asyncio.AbstractEventLoop, url: str, stream: str
 ) -> None:
-    async with connect(url) as client:
+    async with Redis.from_url(url) as client:
         await client.xadd(stream, {"number": 1})
         await client.xadd(stream, {"number": b"\xff\xfe"})
         await client.xadd(stream, {"number": 2})
@@ -521,11 +525,9 @@ async def test_a_stopped_worker_ends_what_runs_and_gives_back_the_rest(
         await add(client, stream, range(30))
         gate = asyncio.Event()
         handler = Recorder(lambda event: gate.wait())
-        # A batch waits for a place behind the one that runs.
         worker = StreamWorker(url, stream, "group", handler, concurrency=2, consumer="first", claim_idle=60.0)
         task = asyncio.create_task(worker.run())
         await until(lambda: handler.running == 2)
-        # Two more are left by an earlier process, and wait behind.
         worker.stop()
         await asyncio.sleep(0.05)
         assert handler.running == 2
@@ -762,6 +764,37 @@ async def test_a_worker_waits_for_a_server_that_is_not_there_yet_and_can_be_stop
     worker.stop()
     async with asyncio.timeout(PATIENCE):
         await task
+
+
+async def test_a_replica_is_waited_for_until_it_is_promoted(
+    loop: asyncio.AbstractEventLoop, unused_port: int, stream: str
+) -> None:
+    try:
+        # A server of its own: what it is made to be would disturb the other tests.
+        with redis_server() as server:
+            await _promote_a_replica(f"redis://{server.host}:{server.port}", unused_port, stream)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+async def _promote_a_replica(url: str, unused_port: int, stream: str) -> None:
+    async with connected(url) as client:
+        handler = Recorder()
+        worker = StreamWorker(url, stream, "group", handler, consumer="me")
+        await client.execute_command("REPLICAOF", "127.0.0.1", unused_port)
+        async with running(worker):
+            await until(lambda: worker.statistics()["errors"] >= 2)
+            await client.execute_command("REPLICAOF", "NO", "ONE")
+            await add(client, stream, range(10))
+            await until(lambda: worker.statistics()["acknowledged"] == 10)
+            errors = worker.statistics()["errors"]
+            # And once more, in the middle.
+            await client.execute_command("REPLICAOF", "127.0.0.1", unused_port)
+            await until(lambda: worker.statistics()["errors"] > errors)
+            await client.execute_command("REPLICAOF", "NO", "ONE")
+            await add(client, stream, range(10, 20))
+            await until(lambda: worker.statistics()["acknowledged"] == 20)
+        assert sorted(handler.numbers) == list(range(20))
 
 
 async def test_a_worker_runs_once(loop: asyncio.AbstractEventLoop, url: str, stream: str) -> None:

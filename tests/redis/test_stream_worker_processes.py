@@ -202,6 +202,28 @@ def _has_ended(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 0)[0])
 
 
+def test_what_a_suspended_process_held_is_taken_over_and_it_goes_on_afterwards(
+    client: redis.Redis, url: str
+) -> None:
+    options = ["--processes", "2", "--claim-idle", "1", "--concurrency", "4", "--max-deliveries", "0"]
+    with supervised(url, *options, seconds=0.2) as supervisor:
+        wait_until(lambda: client.scard("ready") == 2)
+        add(client, range(20))
+        wait_until(lambda: client.hlen("begun") >= 4)
+        suspended = children_of(supervisor.pid)[0]
+        os.kill(suspended, signal.SIGSTOP)
+        wait_until(lambda: client.hlen("done") == 20)
+        wait_until(lambda: client.xpending("events", "group")["pending"] == 0)
+        os.kill(suspended, signal.SIGCONT)
+        add(client, range(20, 40))
+        wait_until(lambda: client.hlen("done") == 40)
+        supervisor.terminate()
+        assert supervisor.wait(PATIENCE) == 0
+    assert {int(number) for number in client.hkeys("done")} == set(range(40))
+    assert client.xpending("events", "group")["pending"] == 0
+    assert client.xlen("events:dead") == 0
+
+
 def test_names_are_found_again_and_never_shared(client: redis.Redis, url: str) -> None:
     with supervised(url, "--processes", "2", "--name", "here") as first:
         wait_until(lambda: client.smembers("names") == {"here-0", "here-1"})

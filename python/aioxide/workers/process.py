@@ -70,13 +70,12 @@ def handler_of(path: str) -> Callable[..., Any]:
 async def work(job: Job, target: Callable[..., Any]) -> None:
     """Run the worker for as long as the supervisor lives and wants it."""
     try:
-        from redis.exceptions import AuthenticationError, ResponseError
-
         from ..redis.worker import StreamWorker
         from ..redis.worker.client import connect
         from ..redis.worker.dispatcher import NotAsynchronousError
-    except ModuleNotFoundError as error:
-        raise MistakeError(f"{error}: install aioxide[redis]") from error
+        from ..redis.worker.stream_worker import REFUSALS
+    except ImportError as error:
+        raise MistakeError(str(error)) from error
     loop = asyncio.get_running_loop()
     try:
         client = connect(job.url)
@@ -95,7 +94,7 @@ async def work(job: Job, target: Callable[..., Any]) -> None:
         loop.add_reader(job.lifeline, stop)
         try:
             await worker.run()
-        except (AuthenticationError, ResponseError) as error:
+        except REFUSALS as error:
             raise MistakeError(f"the server refuses: {error}") from error
         except NotAsynchronousError as error:
             raise MistakeError(str(error)) from error

@@ -18,7 +18,13 @@ from types import TracebackType
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 
 from ..._backoff import Backoff
 from .client import connect
@@ -30,6 +36,10 @@ from .statistics import Statistics
 from .stop_signals import calling
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Answers of a server, when a worker begins, that waiting does not change; and among them those that it does.
+REFUSALS = (AuthenticationError, ResponseError)
+PASSING = (ClusterDownError, ReadOnlyError, TryAgainError)
+PASSING_ANSWERS = ("BUSY ", "UNBLOCKED", "FAILOVER", "LOADING", "MASTERDOWN")
 # How long the last words to the server may take when the worker ends.
 FAREWELL_SECONDS = 5.0
 
@@ -222,11 +232,8 @@ class StreamWorker:
                 for source in self._sources:
                     await source.consumer.join()
             except TROUBLE as error:
-                # These do not go away by waiting; a server that starts up or fails over does.
-                is_passing = isinstance(error, ResponseError) and str(error).startswith(PASSING)
-                if isinstance(error, AuthenticationError) or (
-                    isinstance(error, ResponseError) and not is_passing
-                ):
+                is_passing = isinstance(error, PASSING) or str(error).startswith(PASSING_ANSWERS)
+                if isinstance(error, REFUSALS) and not is_passing:
                     raise
                 self._statistics.errors += 1
                 delay = backoff.next()
@@ -284,10 +291,6 @@ class StreamWorker:
         finally:
             await _end(lasting)
             log.info("%s: stopped: %s", self.consumer, self.statistics())
-
-
-# Errors of a server that will soon answer differently.
-PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "UNBLOCKED", "FAILOVER")
 
 
 async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
