@@ -39,8 +39,8 @@ class EventLoop(  # type: ignore[misc]
     means "auto".
     """
 
-    # What asyncio's base class and the chapters keep: a loop without an instance dictionary is one whose methods the
-    # interpreter finds without a look into it, which is a tenth of `call_soon`. Other attributes still make one.
+    # What asyncio's base class and the chapters keep: in a loop without an instance dictionary the
+    # interpreter finds methods without a look into it. Other attributes still make one.
     __slots__ = (
         "_asyncgens",
         "_asyncgens_shutdown_called",

@@ -1,4 +1,4 @@
-"""A loop has no instance dictionary unless a program gives it attributes: methods are found faster without one."""
+"""A loop has no instance dictionary unless a program gives it attributes: its methods are found faster."""
 
 from __future__ import annotations
 
