@@ -113,32 +113,46 @@ impl<T> LoopCell<T> {
 
     /// Open the cell for `body`, which must neither call Python nor drop a Python object.
     pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Result<R, Refused> {
-        if self.is_forked() {
-            return Err(Refused::Forked);
-        }
-        let owner = self.owner.load(Ordering::SeqCst);
-        let guard = if owner == this_thread() {
-            self.open_by_owner()?
-        } else {
-            if owner != NOBODY || self.visited.swap(true, Ordering::SeqCst) {
-                return Err(Refused::OtherThread);
-            }
-            let guard = Closing { flag: &self.visited };
-            if self.owner.load(Ordering::SeqCst) != NOBODY {
-                return Err(Refused::OtherThread);
-            }
-            guard
+        self.give((), |value, ()| body(value)).map_err(|(refused, ())| refused)
+    }
+
+    /// As [`LoopCell::with`], for something that comes back where the cell does not open.
+    pub fn give<V, R>(&self, given: V, body: impl FnOnce(&mut T, V) -> R) -> Result<R, (Refused, V)> {
+        let guard = match self.open() {
+            Ok(guard) => guard,
+            Err(refused) => return Err((refused, given)),
         };
-        // SAFETY: the flag taken above is released only when `guard` drops, after `body`. The owner's flag
+        // SAFETY: the flag taken in `open` is released only when `guard` drops, after `body`. The owner's flag
         // excludes the owner's own re-entry, `visited` excludes other visitors, and an owner and a
         // visitor exclude each other: `begin_running` holds `visited` while it sets the owner, and a
         // visitor looks at the owner again after it took `visited`.
-        let result = body(unsafe { &mut *self.value.get() });
+        let result = body(unsafe { &mut *self.value.get() }, given);
         drop(guard);
         Ok(result)
     }
 
+    /// Take the flag of the owner or of a visitor, whichever this thread is.
+    #[inline]
+    fn open(&self) -> Result<Closing<'_>, Refused> {
+        if self.is_forked() {
+            return Err(Refused::Forked);
+        }
+        let owner = self.owner.load(Ordering::SeqCst);
+        if owner == this_thread() {
+            return self.open_by_owner();
+        }
+        if owner != NOBODY || self.visited.swap(true, Ordering::SeqCst) {
+            return Err(Refused::OtherThread);
+        }
+        let guard = Closing { flag: &self.visited };
+        if self.owner.load(Ordering::SeqCst) != NOBODY {
+            return Err(Refused::OtherThread);
+        }
+        Ok(guard)
+    }
+
     /// Take the owner's flag.
+    #[inline]
     fn open_by_owner(&self) -> Result<Closing<'_>, Refused> {
         if self.open.load(Ordering::Relaxed) {
             return Err(Refused::AlreadyOpen);

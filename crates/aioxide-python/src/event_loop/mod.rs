@@ -252,7 +252,7 @@ impl EventLoop {
         Self::report_error(event_loop, &message, error, &[])
     }
 
-    /// Add the methods that are called too often for PyO3's argument parsing.
+    /// Add the methods that are called too often for PyO3's argument parsing to this class or one derived from it.
     pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
         add_method::<scheduling::CallSoon>(class)?;
         add_method::<scheduling::CallSoonThreadsafe>(class)?;
@@ -358,6 +358,13 @@ impl EventLoop {
     fn ignore_scheduled(&self, _heap: &Bound<'_, PyAny>) {}
 
     // Scheduling: the fast methods, see `add_fast_methods`.
+
+    /// Give a class that is derived from this one the fast methods as its own: the interpreter calls a method without
+    /// detours where the object's class is the very class that defines it.
+    #[classmethod]
+    fn _adopt_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
+        Self::add_fast_methods(class)
+    }
 
     /// Return the time of the loop's clock in seconds.
     fn time(&self) -> f64 {

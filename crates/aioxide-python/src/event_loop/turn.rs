@@ -2,6 +2,8 @@
 //!
 //! 1. **How long may we sleep?** Not at all if a callback, a task, a write or mail is ready or the loop is to stop;
 //!    else until the earlier of the two halves' deadlines; else for ever.
+//!
+//!    While nothing but callbacks can be waiting, which one look tells, a turn goes on with 5 at once.
 //! 2. **Wait**: the only phase without the GIL. It touches only the driver and a vector of
 //!    completions. While callbacks are ready the kernel is asked when the ring says that something came or when it
 //!    must be told of new operations. Where there is no ring to look at it is asked in every turn, as asyncio does,
@@ -106,11 +108,13 @@ struct Turns<'a, 'py> {
 
 impl Turns<'_, '_> {
     fn take_turn(&mut self) -> PyResult<()> {
-        let timeout = self.timeout()?;
-        self.wait(timeout)?;
-        self.event_loop.py().check_signals()?;
-        self.collect()?;
-        self.runtime.run_tasks(TASKS_PER_TURN);
+        if !self.has_callbacks_only()? {
+            let timeout = self.timeout()?;
+            self.wait(timeout)?;
+            self.event_loop.py().check_signals()?;
+            self.collect()?;
+            self.runtime.run_tasks(TASKS_PER_TURN);
+        }
         let ran = self.run_callbacks();
         let flushed = self.flush();
         ran.and(flushed)
@@ -120,6 +124,26 @@ impl Turns<'_, '_> {
     /// As [`EventLoop::with_core`].
     fn with_core<R>(&self, body: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
         self.event_loop.get().opened(self.cell.with(|core| core.as_mut().map(body)))
+    }
+
+    /// Whether callbacks are ready and nothing else is due: no news of the kernel, no mail, no timers, no Rust tasks.
+    /// It is so for [`CALLBACKS_PER_POLL`] callbacks at most, then signals and the kernel are asked again.
+    fn has_callbacks_only(&self) -> PyResult<bool> {
+        let this = self.event_loop.get();
+        let is_wanted = this.stopping.load(Ordering::Relaxed) || !this.inbox.is_empty();
+        if is_wanted || self.callbacks_since_poll >= CALLBACKS_PER_POLL || this.has_own_clock() {
+            return Ok(false);
+        }
+        self.with_core(|core| {
+            !core.ready.is_empty()
+                && !core.has_unflushed()
+                && !core.has_deadline()
+                && !core.runtime.has_ready()
+                && !core.runtime.with_driver(|driver| {
+                    driver.ready_hint().unwrap_or(self.polls_in_vain < POLLS_IN_VAIN)
+                        || driver.has_unsubmitted()
+                })
+        })
     }
 
     /// Phase 1: zero, a duration, or `None` for as long as it takes.
