@@ -2,7 +2,7 @@
 
     python benchmarks/write_results.py [FILE...]
 
-Without files, every `RESULTS-*.json` beside this script; one run per Python version. A target whose row or
+Without files, every `RESULTS-3*.json` beside this script; one run per Python version. A target whose row or
 loop was not measured stays in the table as such. Nothing here is decided by hand but the notes.
 """
 
@@ -169,7 +169,7 @@ def every_row(run: dict[str, Any]) -> Iterator[str]:
 
 def main(arguments: list[str]) -> None:
     """Read the runs, write the page."""
-    paths = [Path(argument) for argument in arguments] or sorted(HERE.glob("RESULTS-*.json"))
+    paths = [Path(argument) for argument in arguments] or sorted(HERE.glob("RESULTS-3*.json"))
     if not paths:
         raise SystemExit("no saved runs: make bench BENCH_FLAGS='--json benchmarks/RESULTS-3.13.json'")
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]

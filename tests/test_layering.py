@@ -25,6 +25,7 @@ MAY_DEPEND_ON: dict[str, set[str]] = {
     "aioxide-awaitable-abi": set(),
     "aioxide-awaitable": {"aioxide-awaitable-abi"},
     "aioxide-python": {"aioxide-awaitable-abi", "aioxide-driver", "aioxide-runtime", "aioxide-redis"},
+    "awaitable-extension": {"aioxide-awaitable"},
     "bare-echo": {"aioxide-driver"},
     "load-generator": set(),
 }

@@ -2,7 +2,7 @@
 //!
 //! [`awaitable`] turns a future into a Python object that is a `collections.abc.Coroutine`. Awaiting it polls the future
 //! *inside the awaiting task, on the event loop's own thread*: no second runtime, no thread, no queue, and nothing that
-//! would have to be `Send`. A future that is ready at once costs about as much as an `async def` that returns at once.
+//! would have to be `Send`. A future that is ready at once needs no allocation for its waker.
 //! [`spawn_local`] starts a task of the loop's own, for what goes on in the background.
 //!
 //! ```ignore
