@@ -55,7 +55,8 @@ pub fn add(
     let py = event_loop.py();
     event_loop.get()._check_closed()?;
     let arguments: Vec<_> = arguments.iter_borrowed().collect();
-    let record = Record::new(event_loop, callback.as_borrowed(), &arguments, context.map(Bound::as_borrowed))?;
+    let record =
+        Record::new(event_loop, callback.as_borrowed(), &arguments, context.map(Bound::as_borrowed))?;
     let handle = new_hidden(py, Handle::new(event_loop, record))?;
     show(handle.bind(py));
     remove(event_loop, descriptor, direction)?;
