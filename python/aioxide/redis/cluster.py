@@ -203,6 +203,8 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):
 
     async def _execute_with_one_key(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Run an ordinary command where its slot is known to be."""
+        if not isinstance(asyncio.get_running_loop(), EventLoop):
+            return await self._execute_otherwise(arguments, options)
         name = arguments[0]
         slot = key_slot(self.encoder.encode(arguments[1]))
         reads = name in READ_COMMANDS
