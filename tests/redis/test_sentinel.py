@@ -8,15 +8,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aioxide.redis
 import pytest
+from aioxide.redis import Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, SlaveNotFoundError
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError, TimeoutError
 from topologies import SERVICE, Replicated, group, only_native, requires_redis, started_group, wait_until
-
-import aioxide.redis
-from aioxide.redis import Redis, Sentinel
 
 __all__ = ["group", "only_native", "started_group"]
 

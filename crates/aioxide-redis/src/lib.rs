@@ -7,6 +7,7 @@
 
 mod backoff;
 mod client;
+mod cluster;
 pub mod config;
 pub mod connection;
 mod error;
@@ -17,6 +18,7 @@ mod stream;
 
 pub use backoff::Backoff;
 pub use client::Client;
+pub use cluster::Cluster;
 pub use config::Config;
 pub use connection::receiver::Role;
 pub use error::Error;

@@ -12,8 +12,8 @@ except ImportError as error:
 from redis.asyncio import *  # noqa: F403 - the same names, whatever they are
 
 from . import exceptions
-from .cluster import RedisCluster
 from .client import Redis, StrictRedis, from_url
+from .cluster import RedisCluster
 from .legacy import create_connection, create_pool, create_redis, create_redis_pool
 from .pipeline import Pipeline
 from .sentinel import Sentinel
