@@ -6,7 +6,8 @@ LIBRARY is one of the table below. The suite comes from the library's source dis
 repository where the distribution has none; it and what it needs go into a folder and a virtual environment of
 their own, outside of this repository. The Python that runs this file runs the suite, and the aioxide that it
 can import is the one that is tested. Tests on which the loops disagree are run again, alone: one that then
-passes is called unsteady.
+passes is called unsteady. "redis-native" is redis-py's suite, the part about commands, which runs through
+aioxide.redis on aioxide's loops and through redis-py on asyncio.
 
 Exits with 1 if a test fails on aioxide that passes on asyncio.
 """
@@ -25,7 +26,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -50,6 +51,8 @@ class Library:
     # For a library whose source distribution has no tests: where git has them, under the version's tag.
     repository: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    # The name it is distributed under, where the table has another.
+    distribution: str | None = None
     # Runs what the suite talks to, and yields the options that say where it is.
     server: Callable[[], AbstractContextManager[tuple[str, ...]]] = lambda: nullcontext(())
 
@@ -57,12 +60,28 @@ class Library:
 @contextmanager
 def redis_for_its_suite() -> Iterator[tuple[str, ...]]:
     """Run a redis-server that lets the suite debug it, as the library's own set-up does."""
-    sys.path.insert(0, str(PINS.parent))
+    sys.path.insert(0, str(REPOSITORY / "tests"))
     from services import redis_server
 
     with redis_server("--enable-debug-command", "yes", "--enable-module-command", "yes") as service:
         yield (f"--redis-url=redis://{service.host}:{service.port}/0",)
 
+
+REDIS = Library(
+    requires=(
+        *("aiohttp", "hiredis", "numpy", "pybreaker", "pytest-asyncio>=0.24", "redis-entraid", "ujson"),
+        *("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "xxhash"),
+    ),
+    keep=("tests", "pyproject.toml"),
+    tests=("tests/test_asyncio",),
+    # In one process, because its tests empty the one database. What is left out needs other servers:
+    # clusters, modules, TLS, sentinels' or an enterprise's.
+    options=(
+        *("--ignore=tests/test_asyncio/test_scenario", "--numprocesses=0", "-m"),
+        "not onlycluster and not redismod and not ssl and not cp_integration and not multidb_integration",
+    ),
+    server=redis_for_its_suite,
+)
 
 LIBRARIES = {
     "aiohttp": Library(
@@ -86,20 +105,15 @@ LIBRARIES = {
         # In one process: in a worker of pytest-xdist the main module has no file, and two tests ask for it.
         options=("-p", "no:asyncio", "-m", "not network", "--numprocesses=0"),
     ),
-    "redis": Library(
-        requires=(
-            *("aiohttp", "hiredis", "numpy", "pybreaker", "pytest-asyncio>=0.24", "redis-entraid", "ujson"),
-            *("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "xxhash"),
+    "redis": REDIS,
+    "redis-native": replace(
+        REDIS,
+        distribution="redis",
+        environment={"UPSTREAM_NATIVE_REDIS": "1"},
+        tests=tuple(
+            f"tests/test_asyncio/test_{part}.py"
+            for part in ("commands", "pipeline", "pubsub", "lock", "scripting", "encoding", "connection_pool")
         ),
-        keep=("tests", "pyproject.toml"),
-        tests=("tests/test_asyncio",),
-        # In one process, because its tests empty the one database. What is left out needs other servers:
-        # clusters, modules, TLS, sentinels' or an enterprise's.
-        options=(
-            *("--ignore=tests/test_asyncio/test_scenario", "--numprocesses=0", "-m"),
-            "not onlycluster and not redismod and not ssl and not cp_integration and not multidb_integration",
-        ),
-        server=redis_for_its_suite,
     ),
     "websockets": Library(
         requires=("python-socks[asyncio]",),
@@ -122,10 +136,11 @@ def main() -> int:
     options = parser.parse_args()
 
     library = LIBRARIES[options.library]
-    version = options.version or pinned_version(options.library)
-    folder = options.folder / f"{options.library}-{version}-{sys.implementation.cache_tag}"
+    distribution = library.distribution or options.library
+    version = options.version or pinned_version(distribution)
+    folder = options.folder / f"{distribution}-{version}-{sys.implementation.cache_tag}"
     folder.mkdir(parents=True, exist_ok=True)
-    suite = Suite(options.library, version, library, folder, options.repository or library.repository)
+    suite = Suite(distribution, version, library, folder, options.repository or library.repository)
     suite.prepare()
     results = {}
     for loop in options.loops.split(","):

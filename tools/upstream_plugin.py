@@ -5,6 +5,8 @@ changes nothing. For a driver's name every door through which a suite gets a loo
 `asyncio.run`, `asyncio.Runner`, `asyncio.new_event_loop`, and the classes `asyncio.SelectorEventLoop` and
 `asyncio.EventLoop`.
 
+With UPSTREAM_NATIVE_REDIS redis-py's names mean aioxide.redis there too.
+
 Writes lines of JSON into the folder UPSTREAM_REPORT: one per test, and how many loops each process made.
 """
 
@@ -47,8 +49,23 @@ def open_doors() -> None:
                 setattr(module, name, EventLoop)
 
 
+def use_native_redis() -> None:
+    """Have redis-py's names of its asyncio client and pipeline mean ours."""
+    import aioxide.redis
+    import redis.asyncio
+    import redis.asyncio.client
+
+    for module in (redis.asyncio, redis.asyncio.client):
+        for name in ("Redis", "StrictRedis", "Pipeline"):
+            if hasattr(module, name):
+                setattr(module, name, getattr(aioxide.redis, name))
+    redis.asyncio.from_url = aioxide.redis.from_url
+
+
 if LOOP != "asyncio":
     open_doors()
+    if os.environ.get("UPSTREAM_NATIVE_REDIS"):
+        use_native_redis()
 
 
 class Report:
