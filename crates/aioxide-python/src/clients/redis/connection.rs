@@ -331,7 +331,8 @@ impl RedisConnection {
             mailbox: mailbox.clone(),
         };
         let response_error = exceptions.getattr(intern!(py, "ResponseError"))?.unbind();
-        let address = match settings.get_item(intern!(py, "sentinel"))?.filter(|sentinel| !sentinel.is_none()) {
+        let address = match settings.get_item(intern!(py, "sentinel"))?.filter(|sentinel| !sentinel.is_none())
+        {
             Some(sentinel) => format!("service {}", sentinel.get_item(intern!(py, "service"))?),
             None => config.address.to_string(),
         };
