@@ -76,8 +76,8 @@ class Engine:
     ) -> "Engine | None":
         """Return the engine of a client with this pool; None where only redis-py can do what the pool wants.
 
-        ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent`` are
-        the names of commands that may be sent again.
+        ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent``
+        are the names of commands that may be sent again.
         """
         if not isinstance(loop, EventLoop) or pool.connection_class not in _POOLS.get(type(pool), ()):
             return None
