@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from collections.abc import Awaitable as _Awaitable
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from types import GenericAlias
@@ -17,6 +18,7 @@ __all__ = [
     "Future",
     "FutureIter",
     "Handle",
+    "RedisConnection",
     "StreamReader",
     "StreamTransport",
     "StreamWriter",
@@ -26,6 +28,7 @@ __all__ = [
     "Waiter",
     "__version__",
     "_awaitable_capsule",
+    "_redis_route",
     "_trial_future",
     "_trial_panic",
     "build_info",
@@ -470,3 +473,44 @@ class EventLoop:
         context: Context | None = None,
     ) -> None: ...
     def _stop_serving(self, sock: socket.socket) -> None: ...
+
+def _redis_route(arguments: tuple[Any, ...]) -> str: ...
+
+@final
+class RedisConnection:
+    def __new__(
+        cls,
+        event_loop: EventLoop,
+        settings: dict[str, Any],
+        callbacks: dict[str, Any],
+        exceptions: Any,
+        messages: bool = False,
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], _Awaitable[Any]] | None = None,
+    ) -> RedisConnection: ...
+    def execute_command(self, /, *arguments: Any, **options: Any) -> _Awaitable[Any]: ...
+    def execute(
+        self,
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
+        own: bool = False,
+        idempotent: bool = False,
+    ) -> _Awaitable[Any] | None: ...
+    def execute_several(
+        self, commands: list[tuple[tuple[Any, ...], dict[str, Any]]], transaction: bool
+    ) -> _Awaitable[list[Any]] | None: ...
+    def shape_replies(
+        self, commands: list[tuple[tuple[Any, ...], dict[str, Any]]], replies: list[Any]
+    ) -> list[Any]: ...
+    def next_message(self) -> _Awaitable[Any]: ...
+    def send_without_reply(self, arguments: tuple[Any, ...]) -> None: ...
+    def set_preamble(self, commands: list[tuple[Any, ...]]) -> None: ...
+    def keep_open(self, kept: bool) -> None: ...
+    def set_stall_timeout(self, seconds: float | None) -> None: ...
+    def disconnect(self) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def event_loop(self) -> EventLoop: ...

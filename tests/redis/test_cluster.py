@@ -126,7 +126,7 @@ def calls_of_get(server: Any) -> int:
 
 @pytest.mark.usefixtures("only_native")
 async def test_a_slot_may_move_under_load(cluster: Cluster, loop: Any) -> None:
-    """ASK while its keys move, MOVED afterwards: nobody sees an error, nothing is lost, nothing happens twice."""
+    """ASK while its keys move, MOVED afterwards: no errors, nothing is lost, nothing happens twice."""
     slot = key_slot(b"{move}")
     target = other_master(cluster, slot)
     async with client_of(cluster) as client:
@@ -162,7 +162,7 @@ async def test_a_slot_may_move_under_load(cluster: Cluster, loop: Any) -> None:
 
 @pytest.mark.usefixtures("only_native")
 async def test_a_killed_master_is_replaced_under_load(cluster: Cluster, loop: Any) -> None:
-    """Writes that were on their way are errors, others wait; reads only wait; other nodes are not troubled."""
+    """Writes that were on their way are errors, others wait; reads only wait."""
     slot = key_slot(b"{kill}")
     old = cluster.master_of(slot)
     async with client_of(cluster) as client:

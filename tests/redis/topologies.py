@@ -1,7 +1,8 @@
 """Redis servers in groups: a master with replicas watched by sentinels, and a cluster, as real processes.
 
-They live in a temporary folder on ports that were free, and can be killed; `heal` starts again what was killed and waits
-until the group is whole. Everything here blocks: it is called before a test begins or after it, or is as short as a kill.
+They live in a temporary folder on ports that were free, and can be killed; `heal` starts again what was
+killed and waits until the group is whole. Everything here blocks: it is called before a test begins or after
+it, or is as short as a kill.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Awaitable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -60,7 +60,7 @@ class Redis(redis.asyncio.Redis):
         self.cache: Cache | None = None
         self._engine: Engine | None = None
         self._has_asynchronous_callbacks = False
-        self._native_options = {
+        self._native_options: dict[str, Any] = {
             "connections": connections,
             "idempotent": frozenset(name.upper() for name in idempotent) or None,
         }
@@ -101,7 +101,7 @@ class Redis(redis.asyncio.Redis):
         engine = self._engine
         if engine is None or engine.loop is not loop:
             otherwise = functools.partial(_otherwise, weakref.ref(self))
-            pool, callbacks = self.connection_pool, self.response_callbacks
+            pool, callbacks = self.connection_pool, cast(dict[str, Any], self.response_callbacks)
             options = {**self._native_options, "cache": self.cache}
             engine = Engine.for_pool(loop, pool, callbacks, otherwise, **options)
             self._use(engine)
@@ -140,4 +140,4 @@ StrictRedis = Redis
 
 def from_url(url: str, **keywords: Any) -> Redis:
     """Return a client of the server that a redis://, rediss:// or unix:// URL names."""
-    return Redis.from_url(url, **keywords)
+    return cast(Redis, Redis.from_url(url, **keywords))

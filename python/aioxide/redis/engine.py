@@ -40,7 +40,7 @@ class Engine:
 
     def __init__(
         self,
-        loop: EventLoop,
+        loop: Any,
         settings: dict[str, Any],
         callbacks: dict[str, Any],
         otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]] | None,
@@ -49,7 +49,7 @@ class Engine:
         connections: int = 1,
         cache: Cache | None = None,
     ):
-        self.loop = loop
+        self.loop: Any = loop
         tracks = cache is not None
         self.all_shared = [
             RedisConnection(loop, {**settings, "tracking": tracks}, callbacks, exceptions, tracks, otherwise)

@@ -96,7 +96,7 @@ _QUESTIONS = ("discover_master", "discover_slaves", "check_master_state", "filte
 
 
 def sentinel_settings(settings: dict[str, Any], pool: SentinelConnectionPool) -> dict[str, Any]:
-    """Return the settings of a connection that is located as the pool locates its own; NotNative where it cannot be."""
+    """Return the settings of a connection located as the pool locates its own; NotNative if it cannot be."""
     manager = pool.sentinel_manager
     asks_otherwise = any(getattr(type(manager), name) is not getattr(Sentinel, name) for name in _QUESTIONS)
     if asks_otherwise or pool.check_connection:

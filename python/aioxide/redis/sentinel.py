@@ -12,11 +12,12 @@ __all__ = ["Sentinel"]
 
 
 class Sentinel(redis.asyncio.sentinel.Sentinel):
-    """redis-py's Sentinel client, whose ``master_for`` and ``slave_for`` return clients on native connections.
+    """redis-py's Sentinel client; ``master_for`` and ``slave_for`` return clients on native connections.
 
-    Such a client asks the sentinels whenever it connects, and makes sure that the server is what it was taken for. A
-    master that answers READONLY is none any more: whoever gets the error learns of it, later commands go to the new one.
-    Commands wait while there is no master, as long as the client's ``retry`` allows; that is ten attempts by default.
+    Such a client asks the sentinels whenever it connects, and makes sure that the server is what it was taken
+    for. A master that answers READONLY is none any more: whoever gets the error learns of it, later commands
+    go to the new one. Commands wait while there is no master, as long as the client's ``retry`` allows; that
+    is ten attempts by default.
     """
 
     def __init__(self, sentinels: Any, *arguments: Any, **keywords: Any) -> None:
