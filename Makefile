@@ -63,6 +63,9 @@ test-strict: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest ag
 bench: $(VENV)/.extension $(VENV)/.rivals ## aioxide beside asyncio, uvloop and others: a table and JSON
 	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
 
+bench-redis: $(VENV)/.extension $(VENV)/.ecosystem $(VENV)/.rivals redis ## aioxide.redis beside redis-py and other clients, on one server
+	$(BIN)/python benchmarks/redis_clients.py $(BENCH_FLAGS)
+
 bench-page: $(VENV)/.extension ## benchmarks/RESULTS.md from the saved runs beside it
 	$(BIN)/python benchmarks/write_results.py
 
@@ -126,4 +129,4 @@ $(VENV)/.rivals: $(CREATED) tools/install_rivals.sh $(BENCH_REQUIREMENTS)
 .tools/bin/cargo-fuzz: | tools
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off cargo install --quiet --locked --root .tools cargo-fuzz@0.13.2
 
-.PHONY: help run test test-rust test-loom test-python test-all test-strict fuzz miri bench bench-page check-cost check check-rust check-python docs format clean tools redis postgresql
+.PHONY: help run test test-rust test-loom test-python test-all test-strict fuzz miri bench bench-redis bench-page check-cost check check-rust check-python docs format clean tools redis postgresql

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count wins from a Redis stream into a leaderboard, in three ways, and compare their speed.
+"""Count wins from a Redis stream into a leaderboard, in several ways, and compare their speed.
 
 A feeder appends wins to a stream; a reader tails it with XREAD BLOCK. Every win is two commands: one for the
 winner's score in a sorted set, one for the counter of all points. The ways differ in what waits for what:
@@ -7,6 +7,9 @@ winner's score in a sorted set, one for the counter of all points. The ways diff
   one     every command waits for the answer to the one before it
   event   the two commands of one win travel together, win after win
   batch   all commands of everything that XREAD returned travel together
+  workers processes of a consumer group share the wins: `python -m aioxide worker`
+
+On aioxide's loop each way is measured with redis-py's client and with aioxide.redis.
 
 At the end the leaderboard in Redis is compared with what was fed.
 """
@@ -15,19 +18,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import os
 import random
 import sys
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import loops
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis_server import private_server
 from report import Report, Stopwatch, progress
 
@@ -35,6 +41,9 @@ PLAYERS = ("ada", "barbara", "edsger", "grace", "haskell", "john", "kathleen", "
 READ_AT_MOST = 100
 FEED_AT_ONCE = 250
 BLOCK_MILLISECONDS = 1000
+# Where the class of a client is, and what its figures are called.
+CLIENTS = {"redis-py": ("redis.asyncio", ""), "aioxide": ("aioxide.redis", ", aioxide.redis")}
+PROCESSES = 2
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,9 @@ class Leaderboard:
         self.stream = f"{prefix}:wins"
         self.scores = f"{prefix}:scores"
         self.total = f"{prefix}:total"
+        # What the workers need beside: the wins that are counted, and how many of themselves are ready.
+        self.counted = f"{prefix}:counted"
+        self.ready = f"{prefix}:ready"
 
     def score(self, win: Win) -> Awaitable[float | None]:
         """Add the points to the winner's score."""
@@ -93,7 +105,7 @@ class Leaderboard:
 
     async def forget(self) -> None:
         """Delete the keys."""
-        await self.redis.delete(self.stream, self.scores, self.total)
+        await self.redis.delete(self.stream, self.scores, self.total, self.counted, self.ready)
 
 
 async def one_command_at_a_time(board: Leaderboard, wins: list[Win]) -> None:
@@ -129,7 +141,7 @@ def invent_wins(amount: int) -> list[Win]:
 
 
 @asynccontextmanager
-async def connected(url: str, connections: int) -> AsyncIterator[Redis]:
+async def connected(url: str, connections: int, client: str = "redis-py") -> AsyncIterator[Redis]:
     """Connect to Redis with a pool whose users wait for a free connection instead of failing."""
     pool = BlockingConnectionPool.from_url(
         url,
@@ -139,18 +151,18 @@ async def connected(url: str, connections: int) -> AsyncIterator[Redis]:
         # With a time-out every write goes through wait_for, which can swallow Ctrl-C before Python 3.12.
         socket_timeout=None,
     )
-    async with Redis.from_pool(pool) as redis:
+    async with importlib.import_module(CLIENTS[client][0]).Redis.from_pool(pool) as redis:
         await redis.ping()
         yield redis
 
 
-async def measure(name: str, wins: list[Win], url: str, connections: int, report: Report) -> None:
+async def measure(
+    name: str, wins: list[Win], url: str, connections: int, report: Report, client: str = "redis-py"
+) -> None:
     """Feed and count all wins in one way, with a fresh pool and fresh keys, and verify the result."""
     title, update = VARIANTS[name]
-    expected: Counter[str] = Counter()
-    for win in wins:
-        expected[win.player] += win.points
-    async with connected(url, connections) as redis:
+    title += CLIENTS[client][1]
+    async with connected(url, connections, client) as redis:
         board = Leaderboard(redis, f"leaderboard:{uuid.uuid4().hex}")
         try:
             with progress(title, len(wins)) as advance, Stopwatch() as watch:
@@ -169,11 +181,84 @@ async def measure(name: str, wins: list[Win], url: str, connections: int, report
             await board.forget()
     report.rate(title, len(wins), watch.seconds, "events")
     report.check(seen == len(wins), f"{title}: {seen} wins were read, {len(wins)} were fed")
+    verify(title, wins, scores, total, report)
+
+
+def verify(title: str, wins: list[Win], scores: dict[str, int], total: int, report: Report) -> None:
+    """Compare what was counted with what was fed."""
+    expected: Counter[str] = Counter()
+    for win in wins:
+        expected[win.player] += win.points
     report.check(total == expected.total(), f"{title}: the total is {total}, {expected.total()} were fed")
     for player in expected.keys() | scores.keys():
         score = scores.get(player, 0)
         problem = f"{title}: {player} has {score} points, {expected[player]} were fed"
         report.check(score == expected[player], problem)
+
+
+async def measure_workers(wins: list[Win], url: str, report: Report) -> None:
+    """Feed all wins and have worker processes count them."""
+    title = f"{PROCESSES} worker processes"
+    async with connected(url, 2) as redis:
+        board = Leaderboard(redis, f"leaderboard:{uuid.uuid4().hex}")
+        try:
+            await redis.eval("return 1", 0)
+        except ResponseError:
+            print(f"  {title}: left out, this server has no scripts", flush=True)
+            return
+        try:
+            async with working(board, url) as workers:
+                with progress(title, len(wins)) as advance, Stopwatch() as watch:
+                    await board.feed(wins)
+                    await until_counted(board, workers)
+                    advance(len(wins))
+            scores, total = await board.standings()
+        finally:
+            await board.forget()
+    report.rate(title, len(wins), watch.seconds, "events")
+    verify(title, wins, scores, total, report)
+
+
+@asynccontextmanager
+async def working(board: Leaderboard, url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run workers for the time of the block, which begins when they wait for wins."""
+    options = ["--stream", board.stream, "--group", "leaderboard", "--batch", str(READ_AT_MOST)]
+    options += ["--processes", str(PROCESSES), "--log-level", "error", "--factory"]
+    keys = f"{board.scores} {board.total} {board.counted} {board.ready}"
+    with tempfile.TemporaryFile() as complaints:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "aioxide", "worker", "leaderboard_worker:counting", *options),
+            cwd=Path(__file__).resolve().parent,
+            env={**os.environ, "REDIS_URL": url, "LEADERBOARD_URL": url, "LEADERBOARD_KEYS": keys},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=complaints,
+            stderr=complaints,
+            # Ctrl-C is for this program, which then ends the workers.
+            start_new_session=True,
+        )
+        try:
+            while process.returncode is None and int(await board.redis.get(board.ready) or 0) < PROCESSES:
+                await asyncio.sleep(0.02)
+            if process.returncode is None:
+                yield process
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+        complaints.seek(0)
+        said = complaints.read().decode(errors="replace").strip()
+        if said or process.returncode:
+            raise loops.ProgramError(f"the workers ended with code {process.returncode}:\n{said}")
+
+
+async def until_counted(board: Leaderboard, workers: asyncio.subprocess.Process) -> None:
+    """Wait until every win has been delivered and acknowledged."""
+    while workers.returncode is None:
+        [group] = await board.redis.xinfo_groups(board.stream)
+        if group["lag"] == 0 and group["pending"] == 0:
+            return
+        await asyncio.sleep(0.005)
 
 
 async def follow(stream: str, url: str, connections: int) -> None:
@@ -197,6 +282,17 @@ async def follow(stream: str, url: str, connections: int) -> None:
             await redis.delete(board.scores, board.total)
 
 
+async def compare(options: argparse.Namespace, report: Report) -> None:
+    """Measure every way that the options ask for, with every client they ask for."""
+    wins = invent_wins(options.events)
+    for name in VARIANTS if options.variant == "all" else (options.variant,):
+        for client in CLIENTS if options.client == "both" else (options.client,):
+            if name in VARIANTS:
+                await measure(name, wins, options.redis_url, options.connections, report, client)
+    if options.variant == "workers" or (options.variant == "all" and options.client != "redis-py"):
+        await measure_workers(wins, options.redis_url, report)
+
+
 async def leaderboard(options: argparse.Namespace, report: Report) -> None:
     """Run what the options ask for."""
     problems: list[Exception] = []
@@ -204,9 +300,7 @@ async def leaderboard(options: argparse.Namespace, report: Report) -> None:
         if options.follow:
             await follow(options.follow, options.redis_url, options.connections)
         else:
-            wins = invent_wins(options.events)
-            for name in VARIANTS if options.variant == "all" else (options.variant,):
-                await measure(name, wins, options.redis_url, options.connections, report)
+            await compare(options, report)
     except* RedisError as group:
         problems.append(group)
     if problems:
@@ -223,7 +317,12 @@ def main() -> int:
         "--events", type=loops.positive, default=2000, metavar="N", help="wins to feed (%(default)s)"
     )
     parser.add_argument(
-        "--variant", choices=("all", *VARIANTS), default="all", help="which way (default: all three)"
+        "--variant", choices=("all", *VARIANTS, "workers"), default="all", help="which way (default: all)"
+    )
+    parser.add_argument(
+        "--client",
+        choices=("both", *CLIENTS),
+        help="which client (default: both on aioxide's loop, elsewhere redis-py)",
     )
     parser.add_argument(
         "--connections", type=loops.positive, default=20, metavar="N", help="pool size (%(default)s)"
@@ -238,6 +337,9 @@ def main() -> int:
         help="the server to use (default: $REDIS_URL, else a private server is started)",
     )
     options = parser.parse_args()
+    options.client = options.client or ("both" if options.loop == "aioxide" else "redis-py")
+    if options.client != "redis-py" and options.loop != "aioxide":
+        parser.error("aioxide's client needs aioxide's loop: --loop aioxide")
     try:
         with nullcontext() if options.redis_url else private_server() as server:
             if server is not None:

@@ -35,6 +35,7 @@ class NativeLoop(_rust.EventLoop, asyncio.BaseEventLoop):  # type: ignore[misc]
     _create_connection_transport: Callable[..., Awaitable[Any]]
     _ensure_resolved: Callable[..., Awaitable[Any]]
     _getaddrinfo_debug: Callable[..., Any]
+    _make_ssl_transport: Callable[..., Any]
     _sendfile_fallback: Callable[..., Coroutine[Any, Any, int]]
     _set_coroutine_origin_tracking: Callable[[bool], None]
 

@@ -6,9 +6,9 @@ import ssl
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from types import GenericAlias
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple, final
+from typing import Any, Generic, Self, TypedDict, TypeVar, TypeVarTuple, final
 
-from typing_extensions import Buffer, disjoint_base
+from typing_extensions import Buffer, CapsuleType, disjoint_base
 
 __all__ = [
     "Awaitable",
@@ -25,7 +25,9 @@ __all__ = [
     "TlsTransport",
     "Waiter",
     "__version__",
+    "_awaitable_capsule",
     "_trial_future",
+    "_trial_panic",
     "build_info",
     "native_task_factory",
     "socket_inode",
@@ -35,6 +37,9 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 __version__: str
+
+_awaitable_capsule: CapsuleType
+"""The interface of extension modules with Rust futures (crate aioxide-awaitable)."""
 
 def socket_inode(path: str) -> int | None:
     """Return the inode of the socket file at a path; None where another kind of file is there."""
@@ -46,6 +51,23 @@ def native_task_factory(
     loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, _T], **kwargs: Any
 ) -> asyncio.Task[_T]:
     """Make native tasks, for `loop.set_task_factory()`: faster, and asyncio's in all but their type."""
+
+class _Statistics(TypedDict):
+    """How many of each native thing are alive."""
+
+    handles: int
+    """Of the whole process, as `tasks` and `futures`: the other numbers are the loop's."""
+    tasks: int
+    futures: int
+    ready: int
+    timers: int
+    watchers: int
+    servers: int
+    transports: int
+    operations: int
+    rust_tasks: int
+    rust_task_names: list[str]
+    """In the order in which the tasks were spawned."""
 
 @final
 class Future(Generic[_T]):
@@ -178,6 +200,9 @@ def _trial_future(
     dropped: Callable[[], object] | None = None,
 ) -> Awaitable:
     """Make an awaitable of a Rust future, for the tests."""
+
+def _trial_panic(event_loop: EventLoop, name: str, when_dropped: bool) -> None:
+    """Spawn a Rust task that panics, for the tests."""
 
 @disjoint_base
 class StreamReader:
@@ -356,7 +381,9 @@ class EventLoop:
     def is_running(self) -> bool: ...
     def is_closed(self) -> bool: ...
     def get_debug(self) -> bool: ...
-    def statistics(self) -> dict[str, int]: ...
+    @classmethod
+    def _adopt_fast_methods(cls) -> None: ...
+    def statistics(self) -> _Statistics: ...
     def _check_closed(self) -> None: ...
     def _is_forked_copy(self) -> bool: ...
     def _run_turns(self) -> None: ...
@@ -380,9 +407,21 @@ class EventLoop:
     def _sock_sendall(self, socket: Any, data: Any) -> Awaitable: ...
     def _until_ready(self, socket: Any, for_writing: bool) -> Awaitable: ...
     def _connect(self, protocol_factory: Any, host: str, port: int) -> Awaitable | None: ...
-    def _add_reader(self, descriptor: int, callback: Callable[..., object], *arguments: Any) -> Handle: ...
+    def _add_reader(
+        self,
+        descriptor: int,
+        callback: Callable[..., object],
+        *arguments: Any,
+        context: Context | None = None,
+    ) -> Handle: ...
     def _remove_reader(self, descriptor: int) -> bool: ...
-    def _add_writer(self, descriptor: int, callback: Callable[..., object], *arguments: Any) -> Handle: ...
+    def _add_writer(
+        self,
+        descriptor: int,
+        callback: Callable[..., object],
+        *arguments: Any,
+        context: Context | None = None,
+    ) -> Handle: ...
     def _remove_writer(self, descriptor: int) -> bool: ...
     def _has_transport(self, descriptor: int) -> bool: ...
 

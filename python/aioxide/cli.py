@@ -1,4 +1,4 @@
-"""The command line: run an unmodified asyncio program with aioxide as its event loop, or compare loops.
+"""The command line: run an unmodified asyncio program with aioxide as its event loop; compare loops; workers.
 
 A program sees what `python SCRIPT` or `python -m MODULE` would show it: `sys.argv`, `sys.path[0]`,
 a fresh `__main__`, its own exit code.
@@ -31,6 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
         from .bench.command import main as compare
 
         raise SystemExit(compare(given[1:]))
+    if given[:1] == ["worker"]:
+        from .workers.command import main as work
+
+        raise SystemExit(work(given[1:]))
     parser = _parser()
     ours, module, target = _split(given)
     options = parser.parse_args(ours)
@@ -53,13 +57,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m aioxide",
         usage="python -m aioxide [--driver auto|uring|epoll] [--native-tasks] [--debug] (SCRIPT | -m MODULE) "
         "[ARGS...]\n"
-        "       python -m aioxide bench [--help]",
+        "       python -m aioxide bench [--help]\n"
+        "       python -m aioxide worker [--help]",
         description="Run an asyncio program with aioxide as its event loop. The program is not changed: "
         "every asyncio.run(), asyncio.Runner() and asyncio.new_event_loop() in it makes an aioxide loop.",
         epilog="Options for aioxide come before SCRIPT or -m; everything after it belongs to the program. "
         "A loop that the program chooses itself (loop_factory=..., a policy) is left alone, and Python "
         "processes that it starts use asyncio unless they are started the same way. `bench` compares event "
-        "loops; a program of that name is ./bench.",
+        "loops, `worker` runs a function for the events of a Redis stream; programs of these names are "
+        "./bench and ./worker.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -22,6 +22,7 @@ from typing import Any
 
 from ._datagrams import Datagrams
 from ._doors import Doors
+from ._own_sockets import OwnSockets
 from ._resolver import Resolver
 from ._sendfile import SendFile
 from ._signals import Signals
@@ -31,13 +32,42 @@ from ._unix import UnixSockets
 
 
 class EventLoop(  # type: ignore[misc]
-    Doors, Datagrams, Signals, SendFile, Tls, UnixSockets, Subprocesses, Resolver
+    Doors, Datagrams, Signals, SendFile, Tls, OwnSockets, UnixSockets, Subprocesses, Resolver
 ):
     """An asyncio event loop that runs on Rust.
 
     `driver` is "auto", "uring" or "epoll"; None asks the environment variable AIOXIDE_DRIVER, then
     means "auto".
     """
+
+    # What asyncio's base class and the chapters keep: in a loop without an instance dictionary the
+    # interpreter finds methods without a look into it. Other attributes still make one.
+    __slots__ = (
+        "_asyncgens",
+        "_asyncgens_shutdown_called",
+        "_clock_resolution",
+        "_closed",
+        "_coroutine_origin_tracking_enabled",
+        "_coroutine_origin_tracking_saved_depth",
+        "_current_handle",
+        "_debug",
+        "_default_executor",
+        "_exception_handler",
+        "_executor_shutdown_called",
+        "_internal_fds",
+        "_lookup_threads",
+        "_old_agen_hooks",
+        "_signal_handlers",
+        "_slow_callback_duration",
+        "_socket_files",
+        "_stopping",
+        "_task_factory",
+        "_thread_id",
+        "_timer_cancelled_count",
+        "_wakeup_descriptor",
+        "_watched_children",
+        "_watched_files",
+    )
 
     def __repr__(self) -> str:
         name, _reason = self._driver()
@@ -122,3 +152,6 @@ class EventLoop(  # type: ignore[misc]
     ) -> asyncio.Task[Any]:
         """Make a task through the task factory, with the calling convention of this Python's version."""
         return asyncio.BaseEventLoop.create_task(self, coroutine, **options)
+
+
+EventLoop._adopt_fast_methods()

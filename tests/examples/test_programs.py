@@ -72,9 +72,31 @@ def test_a_wrong_option_ends_with_code_two(options: tuple[str, str], run: Run) -
     assert run("leaderboard", *options).code == 2
 
 
-def test_the_three_ways_of_the_leaderboard_are_selectable(run: Run) -> None:
+def test_the_ways_of_the_leaderboard_are_selectable(run: Run, program_loop: str) -> None:
     figures = run("leaderboard", "--events", "30", "--variant", "batch").figures()
-    assert list(figures) == ["whole batches together"]
+    assert list(figures) == [
+        "whole batches together",
+        *(["whole batches together, aioxide.redis"] if program_loop != "asyncio" else []),
+    ]
+
+
+def test_the_client_of_the_leaderboard_is_selectable(run: Run, program_loop: str) -> None:
+    options = ("--events", "30", "--variant", "one")
+    figures = run("leaderboard", *options, "--client", "redis-py").figures()
+    assert list(figures) == ["one command at a time"]
+    outcome = run("leaderboard", *options, "--client", "aioxide")
+    if program_loop == "asyncio":
+        assert outcome.code == 2
+        assert "needs aioxide's loop" in outcome.complaints
+    else:
+        assert list(outcome.figures()) == ["one command at a time, aioxide.redis"]
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="workers need a real redis-server")
+def test_the_leaderboard_is_counted_by_worker_processes(run: Run) -> None:
+    outcome = run("leaderboard", "--events", "300", "--variant", "workers")
+    assert (outcome.code, outcome.complaints) == (0, ""), outcome.output
+    assert list(outcome.figures()) == ["2 worker processes"]
 
 
 def test_a_server_that_is_not_there_is_one_line_and_code_one(run: Run) -> None:

@@ -1,8 +1,9 @@
 """Rust futures and native streams as awaitables: in the place of coroutines, whoever takes one.
 
-`_trial_future` makes what no method does on demand: a future that wakes itself, that other threads wake, that
-fails or panics. It needs aioxide's loop. Everything else runs on asyncio too: what asyncio does with its
-coroutines shows what is expected of our awaitables.
+`trial` makes what no method does on demand: a future that wakes itself, that other threads wake, that fails
+or panics; inside of aioxide (`_trial_future`), and in an extension module (tests/extension). It needs
+aioxide's loop. Everything else runs on asyncio too: what asyncio does with its coroutines shows what is
+expected of our awaitables.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import collections.abc
 import contextvars
 import errno
+import functools
 import gc
 import inspect
 import threading
@@ -20,19 +22,28 @@ import weakref
 import aioxide
 import pytest
 from aioxide._rust import _trial_future
+from extension_modules import BUILD_SECONDS, TRIAL, load
 from peers import connected_pair
 
 CONSUMERS = ("await", "task", "gather", "wait_for", "timeout", "task_group", "shield", "wait")
 
 
-@pytest.fixture
-def trial(loop, is_aioxide):
+@pytest.fixture(params=["own", pytest.param("extension", marks=pytest.mark.timeout(BUILD_SECONDS))])
+def trial(loop, is_aioxide, request):
     """A function that makes a Rust future of this loop."""
     if not is_aioxide:
         pytest.skip("asyncio has no Rust futures")
+    if request.param == "own":
+        return functools.partial(_trial_future, loop)
+    trial_future = load(TRIAL, "aioxide_trial").trial_future
 
-    def make(kind, count=0, value=None, dropped=None):
-        return _trial_future(loop, kind, count, value, dropped)
+    def make(*arguments, **options):
+        async def made():
+            return trial_future(*arguments, **options)
+
+        if asyncio._get_running_loop() is loop:
+            return trial_future(*arguments, **options)
+        return loop.run_until_complete(made())
 
     return make
 
@@ -307,6 +318,34 @@ async def test_it_is_neither_polled_nor_dropped_on_another_thread(loop, trial):
     while not dropped:
         await asyncio.sleep(0)
     assert dropped == [threading.get_ident()]
+
+
+def test_one_that_another_thread_made_is_neither_polled_nor_dropped(loop, trial):
+    """Its loop runs here now, and may: what it shares with others of its thread is that thread's."""
+    dropped, made = [], []
+    maker = threading.Thread(
+        target=lambda: made.append(trial("ready", dropped=lambda: dropped.append("dropped")))
+    )
+    maker.start()
+    maker.join()
+    with (
+        pytest.raises(RuntimeError, match="another loop or thread"),
+        pytest.warns(ResourceWarning, match="a Rust future is not dropped"),
+    ):
+        loop.run_until_complete(made.pop())
+    made.append(trial("ready", dropped=lambda: dropped.append("of this thread")))
+    loop.run_until_complete(made.pop())
+    assert dropped == ["of this thread"]
+
+
+def test_one_that_cannot_be_dropped_by_its_thread_is_told_of(loop, trial):
+    dropped, made = [], []
+    maker = threading.Thread(target=lambda: made.append(trial("never", dropped=lambda: dropped.append(True))))
+    maker.start()
+    maker.join()
+    with pytest.warns(ResourceWarning, match="a Rust future is not dropped"):
+        made.pop().close()
+    assert not dropped
 
 
 def test_one_that_outlives_its_loop_is_dropped(loop, trial):

@@ -33,6 +33,17 @@ def test_an_exception_in_a_callback_is_reported_and_the_loop_goes_on(loop, repor
     assert ran == ["next"]
 
 
+def test_a_report_tells_what_a_handle_that_nobody_kept_was_to_call(loop):
+    seen: list[tuple[object, object]] = []
+    loop.set_exception_handler(
+        lambda _, context: seen.append((context["handle"]._callback, context["handle"]._args))
+    )
+    loop.call_soon(fail, 1, 2)
+    loop.call_later(0, fail, 3)
+    loop.run_until_complete(asyncio.sleep(0.005))
+    assert seen == [(fail, (1, 2)), (fail, (3,))]
+
+
 def test_an_exception_in_a_timer_is_reported(loop, reported):
     handle = loop.call_later(0, fail)
     loop.run_until_complete(asyncio.sleep(0.005))

@@ -12,6 +12,7 @@ import socket
 import sys
 import warnings
 from typing import Any, NamedTuple
+from unittest import mock
 
 import peers
 import pytest
@@ -142,6 +143,14 @@ async def test_an_endpoint_with_a_local_address(loop):
             assert local.received[0][1] == other.getsockname()
             local.transport.sendto(b"answer", local.received[0][1])
             assert other.recvfrom(100) == (b"answer", name_of(local))
+
+
+async def test_a_mock_in_place_of_asyncios_get_extra_info_is_asked_of_endpoints(loop):
+    async with endpoint(local_addr=(LOCALHOST, 0)) as local:
+        with mock.patch("asyncio.DatagramTransport.get_extra_info", return_value="mocked") as asked:
+            assert local.transport.get_extra_info("sockname") == "mocked"
+            asked.assert_called_once_with("sockname")
+        assert local.transport.get_extra_info("sockname")[0] == LOCALHOST
 
 
 async def test_an_endpoint_with_a_remote_address(loop):

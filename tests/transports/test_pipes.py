@@ -15,6 +15,7 @@ import tty
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from peers import in_thread, until_it_blocks
@@ -189,6 +190,17 @@ async def test_a_pipe_is_made_non_blocking_and_is_at_hand(loop, ends):
         assert transport.get_extra_info("peername") is None
         assert not transport.is_closing()
         transport.close()
+    await asyncio.gather(first.lost, second.lost)
+
+
+async def test_a_mock_in_place_of_asyncios_get_extra_info_is_asked_of_pipes(loop, one_way):
+    reading, writing = one_way
+    reader, first = await connect_reading(loop, reading)
+    writer, second = await connect_writing(loop, writing)
+    with mock.patch("asyncio.BaseTransport.get_extra_info", return_value="mocked") as asked:
+        assert (reader.get_extra_info("pipe"), writer.get_extra_info("pipe")) == ("mocked", "mocked")
+        asked.assert_has_calls([mock.call("pipe"), mock.call("pipe")])
+    writer.close()
     await asyncio.gather(first.lost, second.lost)
 
 

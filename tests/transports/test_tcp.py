@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import socket
+from unittest import mock
 
 import pytest
 from peers import connected_pair, in_thread, listening, receive_all, receive_exactly, unused_port
@@ -66,6 +67,32 @@ async def test_extra_info_tells_the_addresses(loop):
     assert sock.getsockname() == peer.getpeername()
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    await end(transport, protocol, peer)
+
+
+@pytest.mark.parametrize("class_name", ["BaseTransport", "ReadTransport", "Transport"])
+async def test_a_mock_in_place_of_asyncios_get_extra_info_is_asked(loop, class_name):
+    transport, protocol, peer = await connect(loop)
+    with mock.patch.object(getattr(asyncio, class_name), "get_extra_info", return_value="mocked") as asked:
+        assert transport.get_extra_info("peername") == "mocked"
+        asked.assert_called_once_with("peername")
+        assert transport.get_extra_info("missing", "default") == "mocked"
+        asked.assert_called_with("missing", "default")
+    assert transport.get_extra_info("peername") == peer.getsockname()
+    await end(transport, protocol, peer)
+
+
+async def test_a_function_in_place_of_asyncios_get_extra_info_is_a_method(loop, monkeypatch):
+    transport, protocol, peer = await connect(loop)
+
+    def get_extra_info(transport, name, default=None):
+        return transport, name, default
+
+    monkeypatch.setattr(asyncio.BaseTransport, "get_extra_info", get_extra_info)
+    assert transport.get_extra_info("peername") == (transport, "peername", None)
+    monkeypatch.setattr(asyncio.Transport, "get_extra_info", staticmethod(lambda name: name), raising=False)
+    assert transport.get_extra_info("peername") == "peername"
+    monkeypatch.undo()
     await end(transport, protocol, peer)
 
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use aioxide_runtime::TimerKey;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
-use pyo3::pyclass::{CompareOp, PyVisit};
+use pyo3::pyclass::{CompareOp, PyClass, PyVisit};
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, PyTraverseError, intern};
 
@@ -121,8 +121,21 @@ impl Record {
             callback: self.callback.as_ref()?.clone_ref(py),
             arguments: self.arguments.clone_ref(py),
             context: self.context.as_ref()?.clone_ref(py),
-            source_traceback: self.source_traceback(py),
         })
+    }
+
+    /// Take out what a call needs; `None` once the handle was cancelled.
+    fn take(&mut self) -> Option<Invocation> {
+        let (callback, arguments, context) = self.clear();
+        Some(Invocation { callback: callback?, arguments, context: context? })
+    }
+
+    /// Put back what was taken out.
+    fn put_back(&mut self, Invocation { callback, arguments, context }: Invocation) {
+        debug_assert!(self.callback.is_none(), "what was there would be dropped in a borrow");
+        self.callback = Some(callback);
+        self.arguments = arguments;
+        self.context = Some(context);
     }
 
     fn source_traceback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
@@ -161,31 +174,42 @@ pub fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }
 
-/// References to all that a call needs: clones, so that a callback that cancels its own handle pulls nothing
-/// from under itself.
+/// References to all that a call needs, of its own, so that a callback that cancels its own handle pulls nothing from
+/// under itself.
 struct Invocation {
     callback: Py<PyAny>,
     arguments: Arguments,
     context: Py<PyAny>,
-    source_traceback: Option<Py<PyAny>>,
 }
 
 impl Invocation {
-    /// Call in the context, and report what the callback raises, as asyncio's `Handle._run`.
-    fn run(self, handle: &Bound<'_, PyAny>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        let py = handle.py();
-        let result = context::run_in(self.context.bind_borrowed(py), || {
+    /// Call in the context.
+    fn call(&self, py: Python<'_>) -> PyResult<()> {
+        context::run_in(self.context.bind_borrowed(py), || {
             call::call(self.callback.bind_borrowed(py), self.arguments.as_slice()).map(drop)
-        });
-        let Err(error) = result else { return Ok(()) };
-        self.report(error, handle, event_loop)
+        })
     }
 
-    /// Report what the callback raised.
+    #[cold]
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            callback: self.callback.clone_ref(py),
+            arguments: self.arguments.clone_ref(py),
+            context: self.context.clone_ref(py),
+        }
+    }
+
+    /// Let go of it.
+    fn release(self, py: Python<'_>) {
+        release(py, Some(self.callback), self.arguments, Some(self.context));
+    }
+
+    /// Report what the callback raised, as asyncio's `Handle._run`.
     fn report(
         self,
         error: PyErr,
         handle: &Bound<'_, PyAny>,
+        source_traceback: Option<Py<PyAny>>,
         event_loop: &Bound<'_, EventLoop>,
     ) -> PyResult<()> {
         let py = handle.py();
@@ -203,7 +227,7 @@ impl Invocation {
         report.set_item("message", format!("Exception in callback {source}"))?;
         report.set_item("exception", error)?;
         report.set_item("handle", handle)?;
-        if let Some(source_traceback) = self.source_traceback {
+        if let Some(source_traceback) = source_traceback {
             report.set_item("source_traceback", source_traceback)?;
         }
         EventLoop::report(event_loop, report)
@@ -241,9 +265,44 @@ pub fn run_without_handle(
     collector::show(&handle);
     let invocation = handle.get().record.borrow(py).invocation(py);
     match invocation {
-        Some(invocation) => invocation.report(error, handle.as_any(), event_loop),
+        Some(invocation) => invocation.report(error, handle.as_any(), None, event_loop),
         None => Err(error),
     }
+}
+
+/// Run the callback of a handle that left its queue, unless it was cancelled.
+fn run<T: PyClass>(
+    handle: &Bound<'_, T>,
+    record: &GilCell<Record>,
+    event_loop: &Bound<'_, EventLoop>,
+) -> PyResult<()> {
+    let py = handle.py();
+    // Where nobody else holds the handle, nobody can cancel it meanwhile or ask what is in it.
+    let is_ours = !collector::is_shared(handle);
+    let invocation = if is_ours { record.borrow_mut(py).take() } else { record.borrow(py).invocation(py) };
+    let ran = match invocation {
+        None => Ok(()),
+        Some(invocation) => match invocation.call(py) {
+            Ok(()) => {
+                invocation.release(py);
+                Ok(())
+            }
+            Err(error) => {
+                if is_ours {
+                    record.borrow_mut(py).put_back(invocation.clone_ref(py));
+                }
+                let source_traceback = record.borrow(py).source_traceback(py);
+                invocation.report(error, handle.as_any(), source_traceback, event_loop)
+            }
+        },
+    };
+    if collector::show_if_shared(handle) {
+        return ran;
+    }
+    // It goes with the caller's reference: what it holds alone is finalized here, where that may take its time.
+    let (callback, arguments, context) = record.borrow_mut(py).clear();
+    release(py, callback, arguments, context);
+    ran
 }
 
 /// What both kinds of handle have in common, in methods that PyO3 cannot inherit.
@@ -372,16 +431,7 @@ impl Handle {
 
     /// Run the callback unless it was cancelled.
     pub fn run(slf: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        let invocation = slf.get().record.borrow(slf.py()).invocation(slf.py());
-        let Some(invocation) = invocation else { return Ok(()) };
-        let ran = invocation.run(slf.as_any(), event_loop);
-        if collector::show_if_shared(slf) {
-            return ran;
-        }
-        // It goes with the caller's reference: what it holds alone is finalized here, where that may take its time.
-        let (callback, arguments, context) = slf.get().record.borrow_mut(slf.py()).clear();
-        release(slf.py(), callback, arguments, context);
-        ran
+        run(slf, &slf.get().record, event_loop)
     }
 }
 
@@ -435,18 +485,8 @@ impl TimerHandle {
 
     /// Run the callback unless it was cancelled.
     pub fn run(slf: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        let py = slf.py();
-        *slf.get().key.borrow_mut(py) = None;
-        let invocation = slf.get().record.borrow(py).invocation(py);
-        let Some(invocation) = invocation else { return Ok(()) };
-        let ran = invocation.run(slf.as_any(), event_loop);
-        if collector::show_if_shared(slf) {
-            return ran;
-        }
-        // It goes with the caller's reference: what it holds alone is finalized here, where that may take its time.
-        let (callback, arguments, context) = slf.get().record.borrow_mut(slf.py()).clear();
-        release(slf.py(), callback, arguments, context);
-        ran
+        *slf.get().key.borrow_mut(slf.py()) = None;
+        run(slf, &slf.get().record, event_loop)
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Imports {
     pub invalid_state_error: Py<PyAny>,
     /// asyncio's function for the loop of a future that is given none.
     pub get_event_loop: Py<PyAny>,
+    /// asyncio's function for the loop that runs on this thread, or None.
+    pub get_running_loop: Py<PyAny>,
     /// `asyncio.iscoroutine`.
     pub iscoroutine: Py<PyAny>,
     /// `asyncio.base_futures._future_repr`.
@@ -38,6 +40,8 @@ pub struct Imports {
     pub datagram_transport: Py<PyAny>,
     /// `asyncio.ReadTransport`.
     pub read_transport: Py<PyAny>,
+    /// `asyncio.BaseTransport.get_extra_info`.
+    pub get_extra_info: Py<PyAny>,
     /// `asyncio.BufferedProtocol`.
     pub buffered_protocol: Py<PyAny>,
     /// asyncio's stream classes, if they are made as those we know.
@@ -144,6 +148,7 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
                 Some(get_event_loop) => get_event_loop.unbind(),
                 None => name("get_event_loop")?,
             },
+            get_running_loop: name("_get_running_loop")?,
             iscoroutine: name("iscoroutine")?,
             future_repr: py.import("asyncio.base_futures")?.getattr("_future_repr")?.unbind(),
             task_repr: base_tasks.getattr("_task_repr")?.unbind(),
@@ -155,6 +160,7 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             flow_control_mixin: py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.unbind(),
             datagram_transport: datagram_transport(&asyncio)?,
             read_transport: name("ReadTransport")?,
+            get_extra_info: asyncio.getattr("BaseTransport")?.getattr("get_extra_info")?.unbind(),
             buffered_protocol: name("BufferedProtocol")?,
             streams: Streams::of(&asyncio)?,
             transport_socket: py.import("asyncio.trsock")?.getattr("TransportSocket")?.unbind(),

@@ -22,12 +22,12 @@ mod _rust {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
 
-    use crate::ffi::free_list;
+    use crate::ffi::{extension, free_list};
 
     #[pymodule_export]
     use crate::awaitable::Awaitable;
     #[pymodule_export]
-    use crate::awaitable::trial::_trial_future;
+    use crate::awaitable::trial::{_trial_future, _trial_panic};
     #[pymodule_export]
     use crate::awaitable::waiter::Waiter;
     #[pymodule_export]
@@ -62,6 +62,7 @@ mod _rust {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::tasks::prepare(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("_awaitable_capsule", extension::capsule(module.py())?)?;
         free_list::install::<Awaitable>(module.py());
         free_list::install::<Handle>(module.py());
         free_list::install::<TimerHandle>(module.py());

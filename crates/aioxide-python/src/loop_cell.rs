@@ -113,32 +113,46 @@ impl<T> LoopCell<T> {
 
     /// Open the cell for `body`, which must neither call Python nor drop a Python object.
     pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Result<R, Refused> {
-        if self.is_forked() {
-            return Err(Refused::Forked);
-        }
-        let owner = self.owner.load(Ordering::SeqCst);
-        let guard = if owner == this_thread() {
-            self.open_by_owner()?
-        } else {
-            if owner != NOBODY || self.visited.swap(true, Ordering::SeqCst) {
-                return Err(Refused::OtherThread);
-            }
-            let guard = Closing { flag: &self.visited };
-            if self.owner.load(Ordering::SeqCst) != NOBODY {
-                return Err(Refused::OtherThread);
-            }
-            guard
+        self.give((), |value, ()| body(value)).map_err(|(refused, ())| refused)
+    }
+
+    /// As [`LoopCell::with`], for something that comes back where the cell does not open.
+    pub fn give<V, R>(&self, given: V, body: impl FnOnce(&mut T, V) -> R) -> Result<R, (Refused, V)> {
+        let guard = match self.open() {
+            Ok(guard) => guard,
+            Err(refused) => return Err((refused, given)),
         };
-        // SAFETY: the flag taken above is released only when `guard` drops, after `body`. The owner's flag
+        // SAFETY: the flag taken in `open` is released only when `guard` drops, after `body`. The owner's flag
         // excludes the owner's own re-entry, `visited` excludes other visitors, and an owner and a
         // visitor exclude each other: `begin_running` holds `visited` while it sets the owner, and a
         // visitor looks at the owner again after it took `visited`.
-        let result = body(unsafe { &mut *self.value.get() });
+        let result = body(unsafe { &mut *self.value.get() }, given);
         drop(guard);
         Ok(result)
     }
 
+    /// Take the flag of the owner or of a visitor, whichever this thread is.
+    #[inline]
+    fn open(&self) -> Result<Closing<'_>, Refused> {
+        if self.is_forked() {
+            return Err(Refused::Forked);
+        }
+        let owner = self.owner.load(Ordering::SeqCst);
+        if owner == this_thread() {
+            return self.open_by_owner();
+        }
+        if owner != NOBODY || self.visited.swap(true, Ordering::SeqCst) {
+            return Err(Refused::OtherThread);
+        }
+        let guard = Closing { flag: &self.visited };
+        if self.owner.load(Ordering::SeqCst) != NOBODY {
+            return Err(Refused::OtherThread);
+        }
+        Ok(guard)
+    }
+
     /// Take the owner's flag.
+    #[inline]
     fn open_by_owner(&self) -> Result<Closing<'_>, Refused> {
         if self.open.load(Ordering::Relaxed) {
             return Err(Refused::AlreadyOpen);
@@ -148,14 +162,17 @@ impl<T> LoopCell<T> {
     }
 }
 
-/// A value that only the thread that runs a loop may touch, in an object that any thread may drop.
+/// A value that only the thread that made it may touch, and only while it runs a loop or nobody does; in an object that
+/// any thread may drop.
 pub struct ThreadBound<T> {
     /// Dropped by [`LoopCell::release`] only; left to the process where that cannot be.
     value: ManuallyDrop<T>,
+    /// The thread that made it.
+    thread: usize,
 }
 
-// SAFETY: the value is reached through `LoopCell::bound` and `LoopCell::release` only, which give it to the one
-// thread that runs the loop.
+// SAFETY: the value is reached through `LoopCell::bound` and `LoopCell::release` only, which give it to the thread that
+// made it. (Another one may get the number of a thread that is gone, and with that what nobody else can touch any more.)
 unsafe impl<T> Send for ThreadBound<T> {}
 // SAFETY: as above; a shared reference gives no access at all.
 unsafe impl<T> Sync for ThreadBound<T> {}
@@ -163,7 +180,7 @@ unsafe impl<T> Sync for ThreadBound<T> {}
 impl<T> ThreadBound<T> {
     /// Wrap a value, on the thread that may touch it.
     pub fn new(value: T) -> Self {
-        Self { value: ManuallyDrop::new(value) }
+        Self { value: ManuallyDrop::new(value), thread: this_thread() }
     }
 
     /// The same value, which is moved and not looked at, as one of any kind.
@@ -171,24 +188,31 @@ impl<T> ThreadBound<T> {
     where
         T: 'static,
     {
-        ThreadBound { value: ManuallyDrop::new(Box::new(ManuallyDrop::into_inner(self.value))) }
+        let value: Box<dyn Any> = Box::new(ManuallyDrop::into_inner(self.value));
+        ThreadBound { value: ManuallyDrop::new(value), thread: self.thread }
     }
 }
 
 impl<C> LoopCell<C> {
-    /// The value, on the thread that runs the loop.
+    /// The value, on its thread, while that runs the loop.
     pub fn bound<'a, T>(&self, value: &'a mut ThreadBound<T>) -> Option<&'a mut T> {
-        if self.is_owner() { Some(&mut value.value) } else { None }
+        if self.is_owner() && value.thread == this_thread() { Some(&mut value.value) } else { None }
     }
 
     /// As [`LoopCell::bound`], to look at it.
     pub fn lent<'a, T>(&self, value: &'a ThreadBound<T>) -> Option<&'a T> {
-        if self.is_owner() { Some(&value.value) } else { None }
+        if self.is_owner() && value.thread == this_thread() { Some(&value.value) } else { None }
     }
 
-    /// Take the value out where this thread runs the loop or nobody does; it is given to `drop_it`. Else it comes back.
+    /// Whether the thread of a value runs the loop.
+    pub fn is_run_by_thread_of<T>(&self, value: &ThreadBound<T>) -> bool {
+        self.owner.load(Ordering::SeqCst) == value.thread && !self.is_forked()
+    }
+
+    /// Take the value out on its thread, where that runs the loop or nobody does; it is given to `drop_it`. Else it
+    /// comes back.
     pub fn release<T>(&self, value: ThreadBound<T>, drop_it: impl FnOnce(T)) -> Result<(), ThreadBound<T>> {
-        if self.is_forked() {
+        if self.is_forked() || value.thread != this_thread() {
             return Err(value);
         }
         let running = if self.is_owner() { None } else { self.begin_running() };

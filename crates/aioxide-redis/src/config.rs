@@ -152,6 +152,8 @@ pub struct Config {
     pub high_water: usize,
     /// How many entries may wait for replies before callers have to wait.
     pub outstanding: usize,
+    /// Have the server tell which keys changed that were read on this connection (`CLIENT TRACKING ON`); it takes RESP3.
+    pub tracking: bool,
     /// Say READONLY, to read from a replica of a cluster.
     pub read_only: bool,
 }
@@ -176,6 +178,7 @@ impl Default for Config {
             backoff: Backoff::default(),
             high_water: 1024 * 1024,
             outstanding: 64 * 1024,
+            tracking: false,
             read_only: false,
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::connection::receiver::Role;
 use crate::proto::{ConversionError, ProtocolError, ServerError};
 
 /// Why there is no reply.
@@ -29,6 +30,11 @@ pub enum Error {
     Server(ServerError),
     /// The server refused us while the connection was set up: credentials, database, protocol version.
     Refused(ServerError),
+    /// Nobody knows a server that is what is wanted, or the one that was found is something else by now.
+    NotFound {
+        /// What is wanted.
+        role: Role,
+    },
     /// TLS could not be set up, or the server is not who it should be.
     Tls(io::Error),
     /// The client was closed, here.
@@ -49,6 +55,7 @@ impl Error {
             Self::Protocol(error) => Self::Protocol(*error),
             Self::Server(error) => Self::Server(error.clone()),
             Self::Refused(error) => Self::Refused(error.clone()),
+            Self::NotFound { role } => Self::NotFound { role: *role },
             Self::Tls(error) => Self::Tls(share(error)),
             Self::Closed => Self::Closed,
             Self::UnexpectedReply(error) => Self::UnexpectedReply(error.clone()),
@@ -60,7 +67,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Network { .. } | Self::Timeout { .. } => true,
+            Self::Network { .. } | Self::Timeout { .. } | Self::NotFound { .. } => true,
             Self::Refused(error) => matches!(error.code(), "LOADING" | "MASTERDOWN" | "TRYAGAIN"),
             _ => false,
         }
@@ -94,6 +101,8 @@ impl fmt::Display for Error {
             Self::Timeout { what, .. } => write!(formatter, "timed out: {what}"),
             Self::Protocol(error) => write!(formatter, "Redis broke the protocol: {error}"),
             Self::Server(error) | Self::Refused(error) => error.fmt(formatter),
+            Self::NotFound { role: Role::Master } => formatter.write_str("no master was found"),
+            Self::NotFound { role: Role::Replica } => formatter.write_str("no replica was found"),
             Self::Tls(error) => write!(formatter, "TLS: {error}"),
             Self::Closed => formatter.write_str("the client is closed"),
             Self::UnexpectedReply(error) => error.fmt(formatter),

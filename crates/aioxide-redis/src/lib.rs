@@ -11,11 +11,14 @@ pub mod config;
 pub mod connection;
 mod error;
 pub mod proto;
+mod sentinel;
 mod signal;
 mod stream;
 
 pub use backoff::Backoff;
 pub use client::Client;
 pub use config::Config;
+pub use connection::receiver::Role;
 pub use error::Error;
 pub use proto::{Command, FromValue, Value};
+pub use sentinel::Sentinel;

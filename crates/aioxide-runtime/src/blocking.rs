@@ -50,7 +50,7 @@ where
     let sender = Sender(Arc::clone(&parcel));
     let job = move || sender.send(catch_unwind(AssertUnwindSafe(job)));
     let accepted = handle.pool.submit(Box::new(job));
-    tasks::spawn(handle, async move {
+    tasks::spawn(handle, tasks::default_name::<F>(), async move {
         if let Err(error) = accepted {
             panic!("no thread for a blocking job: {error}");
         }

@@ -14,6 +14,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use aioxide_driver::{Driver, Op, Outcome, Submitted, Token, sys};
@@ -21,7 +22,7 @@ use aioxide_driver::{Driver, Op, Outcome, Submitted, Token, sys};
 use crate::blocking::Pool;
 use crate::operation::Slot;
 use crate::slots::Slots;
-use crate::tasks::{Door, Entry, Runnable};
+use crate::tasks::{Door, Entry, JoinError, Runnable};
 use crate::{Deadline, Queue, Timers};
 
 /// Where a runtime takes the time from.
@@ -46,13 +47,17 @@ pub(crate) struct State {
     pub(crate) timers: RefCell<Timers<Waker>>,
     pub(crate) tasks: RefCell<Slots<Entry>>,
     pub(crate) ready: RefCell<Queue<Runnable>>,
+    /// Panics that are left for the host.
+    pub(crate) panics: RefCell<Vec<JoinError>>,
     /// How other threads reach the ready queue.
     pub(crate) door: Arc<Door>,
     pub(crate) pool: Pool,
     /// How many more operations may succeed at once before the running task has to yield.
     pub(crate) patience: Cell<u32>,
-    /// Counts spawned tasks, which orders their cancellation.
+    /// Counts spawned tasks, which orders them.
     pub(crate) spawned: Cell<u64>,
+    /// The thread that the latest task was spawned on.
+    pub(crate) home: Cell<Option<ThreadId>>,
     /// Whether `block_on` is running.
     pub(crate) is_running: Cell<bool>,
     clock: Clock,
@@ -77,10 +82,12 @@ impl Handle {
             timers: RefCell::new(Timers::new()),
             tasks: RefCell::new(Slots::new()),
             ready: RefCell::new(Queue::new()),
+            panics: RefCell::default(),
             door,
             pool: Pool::new(),
             patience: Cell::new(PATIENCE),
             spawned: Cell::new(0),
+            home: Cell::new(None),
             is_running: Cell::new(false),
             clock,
             turn: Cell::new(Deadline(0)),

@@ -42,7 +42,7 @@ pub use handle::Clock;
 pub use inbox::Inbox;
 pub use join::join_all;
 pub use queue::Queue;
-pub use runtime::{EnterGuard, Runtime, Statistics, run, spawn};
+pub use runtime::{EnterGuard, Runtime, Statistics, run, spawn, spawn_named};
 pub use slots::{host_token, is_host_token};
 pub use tasks::{JoinError, JoinHandle};
 pub use time::{Elapsed, Sleep, now, sleep, sleep_until, timeout, yield_now};

@@ -8,9 +8,10 @@
 //! # Invariants
 //! - Neither half of a turn starves the other: a batch of tasks is bounded, an expired timer or a
 //!   completion only wakes, and an operation that keeps succeeding at once makes its task yield.
-//! - The runtime's end aborts the tasks in the order they were spawned, then closes the driver, which
-//!   returns when the kernel has let go of every buffer.
+//! - The runtime's end aborts the tasks, the last spawned first, then closes the driver, which returns
+//!   when the kernel has let go of every buffer.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
@@ -24,7 +25,7 @@ use aioxide_driver::{Completion, Driver, Options};
 
 use crate::handle::{Clock, Handle, PATIENCE};
 use crate::slots::SlotKey;
-use crate::tasks::{self, Door, JoinHandle};
+use crate::tasks::{self, Door, JoinError, JoinHandle};
 use crate::{Deadline, blocking, operation};
 
 /// Runs a future, and all it spawns, on this thread until it is done. The driver is chosen by the
@@ -52,7 +53,20 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    tasks::spawn(&Handle::current(), future)
+    tasks::spawn(&Handle::current(), tasks::default_name::<F>(), future)
+}
+
+/// Makes a task of a future on the current runtime, under a name for [`Runtime::tasks`].
+///
+/// # Panics
+/// Outside of a runtime.
+#[track_caller]
+pub fn spawn_named<F>(name: impl Into<Cow<'static, str>>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    tasks::spawn(&Handle::current(), name.into(), future)
 }
 
 /// Tasks, timers and a driver, on one thread.
@@ -102,7 +116,8 @@ impl Runtime {
 
     /// Runs a future, and tasks meanwhile, until it is done. Tasks that are left stay with the runtime.
     ///
-    /// An error is the driver's: it cannot wait any more. Completions for host tokens are dropped.
+    /// An error is the driver's: it cannot wait any more. Completions for host tokens are dropped, and
+    /// so are [panics of tasks](Runtime::take_panics), of which the panic hook has told.
     ///
     /// # Panics
     /// Inside of a task, and where `future` panics.
@@ -124,6 +139,7 @@ impl Runtime {
                 }
             }
             unasked += 1 + self.run_tasks(BATCH);
+            drop(self.take_panics());
             let mut now = self.handle.now();
             let is_ready = main.is_woken.load(Ordering::Acquire) || self.has_ready();
             if !is_ready || unasked >= BATCH || self.io_is_ready() {
@@ -153,7 +169,16 @@ impl Runtime {
         F: Future + 'static,
         F::Output: 'static,
     {
-        tasks::spawn(&self.handle, future)
+        tasks::spawn(&self.handle, tasks::default_name::<F>(), future)
+    }
+
+    /// Makes a task of a future, under a name for [`Runtime::tasks`].
+    pub fn spawn_named<F>(&self, name: impl Into<Cow<'static, str>>, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        tasks::spawn(&self.handle, name.into(), future)
     }
 
     /// Runs `job` on a thread of the pool.
@@ -222,6 +247,46 @@ impl Runtime {
         tasks::run(&self.handle, budget)
     }
 
+    /// The names of the tasks that have not ended, in the order they were spawned. One that was given
+    /// none is called after the type of its future, which says where that was written.
+    ///
+    /// ```
+    /// use std::future::pending;
+    ///
+    /// use aioxide_driver::Options;
+    /// use aioxide_runtime::Runtime;
+    ///
+    /// let runtime = Runtime::new(&Options::default())?;
+    /// drop(runtime.spawn_named("connection", pending::<()>()));
+    /// drop(runtime.spawn_named(format!("worker {}", 1), pending::<()>()));
+    /// assert_eq!(runtime.tasks(), ["connection", "worker 1"]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn tasks(&self) -> Vec<String> {
+        tasks::names(&self.handle)
+    }
+
+    /// Whether this is the thread of the tasks, or there are none. A host that moved the runtime to
+    /// another thread must not let tasks run there.
+    #[must_use]
+    pub fn is_at_home(&self) -> bool {
+        tasks::is_at_home(&self.handle)
+    }
+
+    /// Whether a task panicked that nobody awaits: see [`Runtime::take_panics`].
+    #[must_use]
+    pub fn has_panics(&self) -> bool {
+        !self.handle.panics.borrow().is_empty()
+    }
+
+    /// The panics of tasks whose handles were dropped, before the panic or after, for the host to tell
+    /// of; [`JoinError::task_name`] says whose they are. A panic that was awaited is not among them.
+    #[must_use = "a panic is to be told of"]
+    pub fn take_panics(&self) -> Vec<JoinError> {
+        self.handle.panics.take()
+    }
+
     /// What is alive. All of it is zero when nothing runs and nothing leaked.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
@@ -233,12 +298,17 @@ impl Runtime {
         }
     }
 
-    /// Aborts all tasks, in the order they were spawned, and drops their futures now; drops blocking
-    /// jobs that have not begun; cancels the operations of futures that are not tasks, which a later
+    /// Aborts all tasks, the last spawned first, and drops their futures now, so that a task is gone
+    /// before what it may use; drops blocking jobs that have not begun; cancels the operations of futures that are not tasks, which a later
     /// [`Runtime::collect`] tells them. Dropping the runtime does this too.
+    ///
+    /// The tasks of another thread cannot be dropped on this one: they are leaked.
     pub fn shutdown(&self) {
         let _guard = self.enter();
-        tasks::abort_all(&self.handle);
+        match self.is_at_home() {
+            true => tasks::abort_all(&self.handle),
+            false => tasks::abandon_all(&self.handle),
+        }
         self.handle.pool.close();
         let keys = self.handle.operations.borrow().keys();
         for key in keys {

@@ -12,7 +12,28 @@ except ImportError as error:
 from redis.asyncio import *  # noqa: F403 - the same names, whatever they are
 
 from . import exceptions
+from .cluster import RedisCluster
 from .client import Redis, StrictRedis, from_url
+from .legacy import create_connection, create_pool, create_redis, create_redis_pool
 from .pipeline import Pipeline
+from .sentinel import Sentinel
+from .worker import Event, EventsFailed, Reject, StreamWorker
 
-__all__ = [*redis.asyncio.__all__, "Pipeline", "Redis", "StrictRedis", "exceptions", "from_url"]
+__all__ = [
+    *redis.asyncio.__all__,
+    "Event",
+    "EventsFailed",
+    "Pipeline",
+    "Redis",
+    "RedisCluster",
+    "Reject",
+    "Sentinel",
+    "StreamWorker",
+    "StrictRedis",
+    "create_connection",
+    "create_pool",
+    "create_redis",
+    "create_redis_pool",
+    "exceptions",
+    "from_url",
+]

@@ -4,12 +4,14 @@ import asyncio
 import functools
 import inspect
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from .._rust import _redis_route
+from .cache import Cache, CacheConfig
 from .engine import Engine
 from .pipeline import Pipeline
 
@@ -36,22 +38,54 @@ class Redis(redis.asyncio.Redis):
     and nothing more.
     """
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        connections: int = 1,
+        idempotent: Iterable[str] = (),
+        cache_config: CacheConfig | None = None,
+        **keywords: Any,
+    ) -> None:
+        """Make a client; it connects with the first command.
+
+        Beyond redis-py's arguments: ``connections`` is how many connections share the ordinary commands, and
+        ``idempotent`` names commands that may run twice: they are sent again where a connection died before
+        their reply. With ``cache_config`` replies are kept until the server says that they changed; it takes
+        RESP3 and one shared connection.
+        """
+        if connections < 1:
+            raise ValueError(f"connections must be 1 or more, not {connections}")
+        if cache_config is not None and connections > 1:
+            raise ValueError("a client with a cache has one shared connection")
+        self.cache: Cache | None = None
         self._engine: Engine | None = None
         self._has_asynchronous_callbacks = False
+        self._native_options = {
+            "connections": connections,
+            "idempotent": frozenset(name.upper() for name in idempotent) or None,
+        }
         super().__init__(*arguments, **keywords)
+        if cache_config is not None:
+            if self.connection_pool.connection_kwargs.get("protocol") not in (None, 3, "3"):
+                raise RedisError("Client caching is only supported with RESP version 3")
+            encode = self.get_encoder().encode
+            self.cache = Cache(cache_config, lambda value: bytes(encode(value)))
 
     def execute_command(self, *arguments: Any, **options: Any) -> Awaitable[Any]:
         """Return an awaitable of the reply to a command."""
-        return self._execute_otherwise(arguments, options)
-
-    def _execute_otherwise(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Awaitable[Any]:
         engine = self.native_engine()
         if engine is None:
             return super().execute_command(*arguments, **options)
-        reply = engine.shared.execute(arguments, options)
-        if reply is not None:
-            return reply
+        return engine.execute_command(*arguments, **options)
+
+    def _execute_otherwise(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Awaitable[Any]:
+        """Run what the shared connection did not take: another loop's, or what needs its own connection."""
+        before = self._engine
+        engine = self.native_engine()
+        if engine is None:
+            return super().execute_command(*arguments, **options)
+        if engine is not before:
+            return engine.execute_command(*arguments, **options)
         if _redis_route(arguments) == "blocking":
             return engine.execute_blocking(arguments, options)
         return super().execute_command(*arguments, **options)
@@ -67,7 +101,9 @@ class Redis(redis.asyncio.Redis):
         engine = self._engine
         if engine is None or engine.loop is not loop:
             otherwise = functools.partial(_otherwise, weakref.ref(self))
-            engine = Engine.for_pool(loop, self.connection_pool, self.response_callbacks, otherwise)
+            pool, callbacks = self.connection_pool, self.response_callbacks
+            options = {**self._native_options, "cache": self.cache}
+            engine = Engine.for_pool(loop, pool, callbacks, otherwise, **options)
             self._use(engine)
         return engine
 
@@ -76,7 +112,7 @@ class Redis(redis.asyncio.Redis):
         self._engine = engine
         self.__dict__.pop("execute_command", None)
         if engine is not None and type(self).execute_command is Redis.execute_command:
-            self.__dict__["execute_command"] = engine.shared.execute_command
+            self.__dict__["execute_command"] = engine.execute_command
 
     def set_response_callback(self, command: str, callback: Any) -> None:
         """Set what shapes the replies to a command."""

@@ -6,26 +6,33 @@ own for as long as it takes, from a pool that the client's ``max_connections`` b
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.asyncio.connection import (
+    AbstractConnection,
     BlockingConnectionPool,
     Connection,
     ConnectionPool,
     UnixDomainSocketConnection,
 )
+from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
 from redis.exceptions import ConnectionError, MaxConnectionsError, ResponseError
 
 from aioxide._rust import EventLoop, RedisConnection
 
 from . import exceptions
-from .options import NotNative, connection_settings
+from .cache import Cache, CachedConnection
+from .options import NotNative, connection_settings, sentinel_settings
 
 __all__ = ["Engine"]
 
-_POOLS = (ConnectionPool, BlockingConnectionPool)
-_CONNECTIONS = (Connection, UnixDomainSocketConnection)
+_POOLS: dict[type[ConnectionPool], tuple[type[AbstractConnection], ...]] = {
+    ConnectionPool: (Connection, UnixDomainSocketConnection),
+    BlockingConnectionPool: (Connection, UnixDomainSocketConnection),
+    SentinelConnectionPool: (SentinelManagedConnection,),
+}
 
 
 class Engine:
@@ -35,19 +42,28 @@ class Engine:
         self,
         loop: EventLoop,
         settings: dict[str, Any],
-        pool: ConnectionPool,
         callbacks: dict[str, Any],
-        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]] | None,
+        most: int,
+        patience: float | None = 0,
+        connections: int = 1,
+        cache: Cache | None = None,
     ):
         self.loop = loop
-        self.shared = RedisConnection(loop, settings, callbacks, exceptions, False, otherwise)
+        tracks = cache is not None
+        self.all_shared = [
+            RedisConnection(loop, {**settings, "tracking": tracks}, callbacks, exceptions, tracks, otherwise)
+            for _ in range(connections)
+        ]
+        self._cached = None if cache is None else CachedConnection(self.all_shared[0], cache, loop)
+        self._turns = itertools.cycle(self.all_shared)
         self._settings = settings
         self._callbacks = callbacks
         self._stall_timeout = settings["stall_timeout"]
         self._idle: list[RedisConnection] = []
         self._leased = 0
-        self._most = pool.max_connections
-        self._patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
+        self._most = most
+        self._patience = patience
         self._released = asyncio.Event()
         self._closed = False
 
@@ -58,22 +74,45 @@ class Engine:
         pool: ConnectionPool,
         callbacks: dict[str, Any],
         otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        *,
+        connections: int = 1,
+        idempotent: frozenset[str] | None = None,
+        cache: Cache | None = None,
     ) -> "Engine | None":
         """Return the engine of a client with this pool; None where only redis-py can do what the pool wants.
 
-        ``otherwise`` gets the commands that do not go over the shared connection.
+        ``otherwise`` gets the commands that do not go over the ``connections`` shared ones; ``idempotent``
+        are the names of commands that may be sent again; replies are kept in ``cache``.
         """
-        if (
-            not isinstance(loop, EventLoop)
-            or type(pool) not in _POOLS
-            or pool.connection_class not in _CONNECTIONS
-        ):
+        if not isinstance(loop, EventLoop) or pool.connection_class not in _POOLS.get(type(pool), ()):
             return None
         try:
             settings = connection_settings(pool.connection_kwargs)
+            if isinstance(pool, SentinelConnectionPool):
+                settings = sentinel_settings(settings, pool)
         except NotNative:
             return None
-        return cls(loop, settings, pool, callbacks, otherwise)
+        settings["idempotent"] = idempotent
+        patience = pool.timeout if isinstance(pool, BlockingConnectionPool) else 0
+        most = pool.max_connections
+        return cls(loop, settings, callbacks, otherwise, most, patience, connections, cache)
+
+    @property
+    def shared(self) -> RedisConnection:
+        """The shared connection whose turn it is."""
+        return next(self._turns)
+
+    @property
+    def execute_command(self) -> Callable[..., Awaitable[Any]]:
+        """What runs a command on a shared connection, or gives it to ``otherwise``."""
+        if self._cached is not None:
+            return self._cached.execute_command
+        if len(self.all_shared) == 1:
+            return self.all_shared[0].execute_command
+        return self._execute_in_turn
+
+    def _execute_in_turn(self, *arguments: Any, **options: Any) -> Awaitable[Any]:
+        return self.shared.execute_command(*arguments, **options)
 
     def connection(self, **more: Any) -> RedisConnection:
         """Return another connection with the client's settings, for the caller alone."""
@@ -102,7 +141,8 @@ class Engine:
 
     async def _lease(self) -> RedisConnection:
         if self._leased >= self._most:
-            if not self._patience:
+            # None waits for ever, as redis-py's pool does.
+            if self._patience == 0:
                 raise MaxConnectionsError("Too many connections")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
@@ -126,7 +166,10 @@ class Engine:
     def close(self) -> None:
         """Close every connection; who waits gets a ConnectionError."""
         self._closed = True
-        self.shared.close()
+        if self._cached is not None:
+            self._cached.close()
+        for connection in self.all_shared:
+            connection.close()
         while self._idle:
             self._idle.pop().close()
 

@@ -4,10 +4,12 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from redis.asyncio.connection import Connection, ConnectionPool
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.auth.token import TokenInterface
 from redis.credentials import CredentialProvider, StreamingCredentialProvider
 
-__all__ = ["NotNative", "connection_settings"]
+__all__ = ["NotNative", "connection_settings", "sentinel_settings"]
 
 
 class NotNative(Exception):
@@ -88,3 +90,30 @@ def _backoff(retry: Any) -> tuple[float, float, int]:
     cap = getattr(backoff, "_cap", base)
     retries = retry.get_retries()
     return (float(base), float(max(base, cap)), 2**32 - 1 if retries < 0 else int(retries))
+
+
+_QUESTIONS = ("discover_master", "discover_slaves", "check_master_state", "filter_slaves")
+
+
+def sentinel_settings(settings: dict[str, Any], pool: SentinelConnectionPool) -> dict[str, Any]:
+    """Return the settings of a connection that is located as the pool locates its own; NotNative where it cannot be."""
+    manager = pool.sentinel_manager
+    asks_otherwise = any(getattr(type(manager), name) is not getattr(Sentinel, name) for name in _QUESTIONS)
+    if asks_otherwise or pool.check_connection:
+        raise NotNative
+    pools = [client.connection_pool for client in manager.sentinels]
+    if any(type(other) is not ConnectionPool or other.connection_class is not Connection for other in pools):
+        raise NotNative
+    # A failover takes seconds: who waits has more patience than with a server that is just away.
+    backoff = settings["backoff"] if pool.connection_kwargs.get("retry") else (0.01, 1.0, 10)
+    sentinel = {
+        "addresses": [
+            (other.connection_kwargs["host"], int(other.connection_kwargs["port"])) for other in pools
+        ],
+        "service": pool.service_name,
+        "is_master": pool.is_master,
+        "min_other_sentinels": manager.min_other_sentinels,
+        "force_master_ip": manager._force_master_ip,
+        "settings": connection_settings(pools[0].connection_kwargs),
+    }
+    return {**settings, "backoff": backoff, "sentinel": sentinel}

@@ -7,16 +7,17 @@
 //! A future must not own Python objects that can reach the awaitable: the collector cannot see into it.
 //!
 //! # Invariants
-//! - A future that is polled on another thread than the one that runs the loop is refused, not polled.
+//! - A future is polled by the thread that made it, while that runs the loop; elsewhere it is refused, not polled.
 //! - A future that wakes itself while it is polled goes on in the next turn, after whatever else is ready.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::ThreadId;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::thread::{self, ThreadId};
 
+use aioxide_awaitable_abi::waker::{Lazy, Shared, Wake};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -26,17 +27,38 @@ use super::waiter::Waiter;
 use super::{Awaitable, Step, Work};
 use crate::callback::Callback;
 use crate::event_loop::EventLoop;
+use crate::ffi::extension::ForeignFuture;
 use crate::loop_cell::ThreadBound;
 
-/// What a future of ours looks like to the loop.
-pub type BoxedFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
+/// What a future looks like to the loop.
+pub enum AnyFuture {
+    /// One of ours.
+    Own(Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>),
+    /// One of an extension's.
+    Foreign(ForeignFuture),
+}
+
+impl AnyFuture {
+    /// Put one of ours where it stays.
+    pub fn new(future: impl Future<Output = PyResult<Py<PyAny>>> + 'static) -> Self {
+        Self::Own(Box::pin(future))
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+        match self {
+            Self::Own(future) => future.as_mut().poll(context),
+            Self::Foreign(future) => Pin::new(future).poll(context),
+        }
+    }
+}
 
 /// A Rust future and who waits for it.
 pub struct RustFuture {
     event_loop: Py<EventLoop>,
     /// `None` once it was dropped.
-    future: Option<ThreadBound<BoxedFuture>>,
-    waking: Arc<Waking>,
+    future: Option<ThreadBound<AnyFuture>>,
+    /// What its wakers wake, once there are any.
+    waking: Option<Shared<Waking>>,
 }
 
 impl RustFuture {
@@ -44,21 +66,13 @@ impl RustFuture {
     pub fn awaitable(
         event_loop: &Bound<'_, EventLoop>,
         name: &'static str,
-        future: impl Future<Output = PyResult<Py<PyAny>>> + 'static,
+        future: AnyFuture,
     ) -> PyResult<Py<Awaitable>> {
-        let py = event_loop.py();
         event_loop.get().check_thread()?;
-        let waking = Waking {
-            event_loop: event_loop.clone().unbind(),
-            thread: std::thread::current().id(),
-            state: Mutex::new(Wakefulness::Polled),
-        };
-        let future = Self {
-            event_loop: event_loop.clone().unbind(),
-            future: Some(ThreadBound::new(Box::pin(future))),
-            waking: Arc::new(waking),
-        };
-        Awaitable::new(py, name, Work::Future(future))
+        let event_loop_of_it = event_loop.clone().unbind();
+        let future =
+            Self { event_loop: event_loop_of_it, future: Some(ThreadBound::new(future)), waking: None };
+        Awaitable::new(event_loop.py(), name, Work::Future(future))
     }
 
     /// Poll it.
@@ -67,39 +81,57 @@ impl RustFuture {
         let future = self.future.as_mut().and_then(|future| event_loop.bound_to_thread(future));
         let Some(future) = future else {
             return Err(PyRuntimeError::new_err(
-                "a future of an event loop is awaited where that loop does not run",
+                "a Rust future is awaited on another loop or thread than it was made for, which does not run here",
             ));
         };
-        *self.waking.lock() = Wakefulness::Polled;
         let runtime = event_loop.with_core(|core| core.runtime.clone())?;
         let polled = {
             let _current = runtime.enter();
-            let waker = Waker::from(Arc::clone(&self.waking));
-            future.as_mut().poll(&mut Context::from_waker(&waker))
+            if let Some(waking) = &self.waking {
+                *waking.lock() = Wakefulness::Polled;
+                waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)))
+            } else {
+                let waking = Lazy::new(Waking::new(self.event_loop.clone_ref(py)));
+                let polled = waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
+                self.waking = waking.into_shared();
+                polled
+            }
         };
-        if let Poll::Ready(result) = polled {
-            return result.map(Step::Done);
+        match polled {
+            Poll::Ready(result) => result.map(Step::Done),
+            Poll::Pending => self.fall_asleep(py),
+        }
+    }
+
+    /// Have the task wait, unless the future was woken meanwhile.
+    fn fall_asleep(&self, py: Python<'_>) -> PyResult<Step> {
+        // As `sleep(0)`: the task's step goes to the end of the queue.
+        let go_on = Ok(Step::Yield(py.None()));
+        if self.waking.as_ref().is_some_and(|waking| matches!(*waking.lock(), Wakefulness::Woken)) {
+            return go_on;
         }
         let waiter = Waiter::new(py, self.event_loop.clone_ref(py).into_any())?;
-        let mut state = self.waking.lock();
-        if matches!(*state, Wakefulness::Woken) {
-            drop(state);
-            // As `sleep(0)`: the task's step goes to the end of the queue.
-            return Ok(Step::Yield(py.None()));
+        // Without wakers nothing will wake it, but the task may be cancelled.
+        if let Some(waking) = &self.waking {
+            let mut state = waking.lock();
+            if matches!(*state, Wakefulness::Woken) {
+                return go_on;
+            }
+            *state = Wakefulness::Asleep(waiter.clone_ref(py));
         }
-        *state = Wakefulness::Asleep(waiter.clone_ref(py));
         Ok(Step::Yield(waiter.into_any()))
     }
 
     /// Whether it was not woken since it was polled.
     pub fn is_waiting(&self) -> bool {
-        matches!(*self.waking.lock(), Wakefulness::Asleep(_))
+        self.waking.as_ref().is_none_or(|waking| matches!(*waking.lock(), Wakefulness::Asleep(_)))
     }
 
     /// Show the garbage collector what this keeps alive.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        match self.waking.state.try_lock().as_deref() {
+        let Some(waking) = &self.waking else { return Ok(()) };
+        match waking.state.try_lock().as_deref() {
             Ok(Wakefulness::Asleep(waiter)) => visit.call(waiter),
             _ => Ok(()),
         }
@@ -107,10 +139,12 @@ impl RustFuture {
 }
 
 impl Drop for RustFuture {
-    /// On the loop's thread. Wakers that are left wake nobody.
+    /// On any thread. Wakers that are left wake nobody.
     fn drop(&mut self) {
-        let state = mem::replace(&mut *self.waking.lock(), Wakefulness::Woken);
-        drop(state);
+        if let Some(waking) = &self.waking {
+            let state = mem::replace(&mut *waking.lock(), Wakefulness::Woken);
+            drop(state);
+        }
         if let Some(future) = self.future.take() {
             self.event_loop.get().release(future);
         }
@@ -127,7 +161,7 @@ pub fn drop_quietly<T>(value: T) {
 /// What the wakers of a future share.
 struct Waking {
     event_loop: Py<EventLoop>,
-    /// The thread on which it was made.
+    /// The thread of the future.
     thread: ThreadId,
     state: Mutex<Wakefulness>,
 }
@@ -143,21 +177,20 @@ enum Wakefulness {
 }
 
 impl Waking {
+    fn new(event_loop: Py<EventLoop>) -> Self {
+        Self { event_loop, thread: thread::current().id(), state: Mutex::new(Wakefulness::Polled) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Wakefulness> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Wake for Waking {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
+    fn wake(&self) {
         let previous = mem::replace(&mut *self.lock(), Wakefulness::Woken);
         let Wakefulness::Asleep(waiter) = previous else { return };
-        let event_loop = self.event_loop.get();
-        let is_here = std::thread::current().id() == self.thread;
-        event_loop.hand_in(Callback::Wake(waiter), is_here);
+        let is_here = thread::current().id() == self.thread;
+        self.event_loop.get().hand_in(Callback::Wake(waiter), is_here);
     }
 }

@@ -11,6 +11,7 @@
 //! - An exception thrown into it (cancellation) finds the work dropped by the time it goes on.
 //! - Work that panicked is dropped, and its task alone gets an exception.
 
+pub mod extension;
 pub mod future;
 pub mod trial;
 pub mod waiter;
@@ -28,6 +29,7 @@ use pyo3::{Borrowed, PyTraverseError};
 
 use self::future::RustFuture;
 use crate::clients::redis::call::Call;
+use crate::error::warn;
 use crate::event_loop::connecting::Connecting;
 use crate::event_loop::socket_calls::SocketCall;
 use crate::ffi::collector;
@@ -35,7 +37,6 @@ use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
 pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
-use crate::imports::imports;
 use crate::streams::operation::Operation;
 
 /// The closed list of what can be awaited.
@@ -289,16 +290,7 @@ impl Drop for Awaitable {
         let name = self.name;
         // Where the interpreter is gone there is nobody to warn.
         let _ = Python::try_attach(|py| {
-            let present = PyErr::take(py);
-            let text = format!("coroutine '{name}' was never awaited");
-            let warned = imports(py)
-                .and_then(|imports| imports.warn.call1(py, (text, py.get_type::<PyRuntimeWarning>())));
-            if let Err(error) = warned {
-                error.write_unraisable(py, None);
-            }
-            if let Some(present) = present {
-                present.restore(py);
-            }
+            warn::<PyRuntimeWarning>(py, &format!("coroutine '{name}' was never awaited"));
         });
     }
 }

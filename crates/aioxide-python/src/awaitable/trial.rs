@@ -1,6 +1,6 @@
-//! Futures that the tests of awaitables await: what no method of ours does on demand.
+//! Futures that the tests of awaitables await, and tasks that panic: what no method of ours does on demand.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::task::{Poll, Waker};
 
@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::Awaitable;
-use super::future::RustFuture;
+use super::future::{AnyFuture, RustFuture};
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 
@@ -31,10 +31,9 @@ pub fn _trial_future(
         drop(guard);
         Python::attach(|py| Ok(value.unwrap_or_else(|| py.None())))
     };
-    let name = "trial";
     match kind {
-        "ready" => RustFuture::awaitable(event_loop, name, async { finish() }),
-        "yields" => RustFuture::awaitable(event_loop, name, async move {
+        "ready" => trial(event_loop, async { finish() }),
+        "yields" => trial(event_loop, async move {
             let mut left = count;
             poll_fn(|context| {
                 if left == 0 {
@@ -47,11 +46,11 @@ pub fn _trial_future(
             .await;
             finish()
         }),
-        "sleeps" => RustFuture::awaitable(event_loop, name, async move {
+        "sleeps" => trial(event_loop, async move {
             aioxide_runtime::sleep(std::time::Duration::from_millis(count.into())).await;
             finish()
         }),
-        "thread" => RustFuture::awaitable(event_loop, name, async move {
+        "thread" => trial(event_loop, async move {
             let mut left = count;
             poll_fn(|context| {
                 if left == 0 {
@@ -64,20 +63,46 @@ pub fn _trial_future(
             .await;
             finish()
         }),
-        "never" => RustFuture::awaitable(event_loop, name, async {
-            std::future::pending::<()>().await;
+        "never" => trial(event_loop, async {
+            pending::<()>().await;
             finish()
         }),
-        "fails" => RustFuture::awaitable(event_loop, name, async move {
+        "fails" => trial(event_loop, async move {
             drop(finish);
             Python::attach(|py| Err(os_error(py, &io::Error::from_raw_os_error(count.cast_signed()))))
         }),
-        "panics" => RustFuture::awaitable(event_loop, name, async move {
+        "panics" => trial(event_loop, async move {
             let _finish = finish;
             panic!("a trial")
         }),
         _ => Err(PyValueError::new_err("no such trial")),
     }
+}
+
+fn trial(
+    event_loop: &Bound<'_, EventLoop>,
+    future: impl Future<Output = PyResult<Py<PyAny>>> + 'static,
+) -> PyResult<Py<Awaitable>> {
+    RustFuture::awaitable(event_loop, "trial", AnyFuture::new(future))
+}
+
+/// Spawn a Rust task of ours that panics: when it is polled, or when it is dropped.
+#[pyfunction]
+pub fn _trial_panic(event_loop: &Bound<'_, EventLoop>, name: String, when_dropped: bool) -> PyResult<()> {
+    struct PanicsWhenDropped;
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("a trial");
+        }
+    }
+    event_loop.get().spawn(name, async move {
+        let bomb = PanicsWhenDropped;
+        if when_dropped {
+            pending::<()>().await;
+        }
+        drop(bomb);
+        Ok(())
+    })
 }
 
 /// Wake from a thread that neither Python nor a runtime knows.

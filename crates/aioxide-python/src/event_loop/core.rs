@@ -15,6 +15,7 @@ use pyo3::pyclass::PyVisit;
 
 use super::clock::OWN_CLOCK_PAUSE;
 use super::interests::{Interest, Interests};
+use super::rust_tasks::Failures;
 use super::watchers::Watchers;
 use crate::callback::Callback;
 use crate::ffi::collector::look_through;
@@ -29,6 +30,8 @@ use crate::transports::tls::transport::TlsTransport;
 pub struct Core {
     /// The Rust half, and the driver in it.
     pub runtime: Rc<Runtime>,
+    /// How Rust tasks failed.
+    pub failures: Failures,
     /// Callbacks that are ready to run.
     pub ready: Queue<Callback>,
     /// Mail on its way from the inbox to the ready queue.
@@ -90,6 +93,7 @@ impl Core {
     pub fn open(options: &Options) -> io::Result<Self> {
         Ok(Self {
             runtime: Rc::new(Runtime::new(options)?),
+            failures: Failures::default(),
             ready: Queue::new(),
             mail: Vec::new(),
             timers: Timers::new(),

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aioxide_driver::{Backend, Choice, Driver, Options};
 use aioxide_runtime::Inbox;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 
 use super::clock::is_replaced_in;
 use super::{Core, EventLoop};
-use crate::error::os_error;
+use crate::error::{os_error, warn};
 use crate::handle::live_handles;
 use crate::loop_cell::LoopCell;
 use crate::tasks::future::live_futures;
@@ -59,7 +59,8 @@ pub fn open(class: &Bound<'_, PyType>, driver: Option<&str>) -> PyResult<EventLo
     })
 }
 
-/// Close a loop that does not run: forget every callback, cancel every operation, close the driver.
+/// Close a loop that does not run: forget every callback, end the Rust tasks, the last spawned first, cancel every
+/// operation, close the driver.
 pub fn close(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let this = event_loop.get();
     if this.is_running() {
@@ -73,7 +74,15 @@ pub fn close(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     }
     if let Some(mut core) = core {
         core.take_contents().forget(event_loop.py());
+        if !core.runtime.is_at_home() {
+            let names = core.runtime.tasks();
+            let text = format!("Rust tasks are not dropped: not their thread closes the loop: {names:?}");
+            warn::<PyResourceWarning>(event_loop.py(), &text);
+        }
+        core.runtime.shutdown();
+        let reported = EventLoop::report_tasks(event_loop, &core.runtime, &core.failures);
         drop(core);
+        return reported;
     }
     Ok(())
 }
@@ -102,17 +111,17 @@ pub fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 }
 
 /// How many of each native thing are alive. All but the process-wide `handles`, `tasks` and `futures` are zero once
-/// the loop is closed.
+/// the loop is closed. And the names of the Rust tasks, in the order they were spawned.
 pub fn statistics<'py>(event_loop: &EventLoop, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     let counts = PyDict::new(py);
     counts.set_item("handles", live_handles())?;
     counts.set_item("tasks", live_tasks())?;
     counts.set_item("futures", live_futures().wrapping_sub(live_tasks()))?;
-    let native = if event_loop.is_closed() {
-        [0; 7]
+    let (native, names) = if event_loop.is_closed() {
+        ([0; 7], Vec::new())
     } else {
         event_loop.with_core(|core| {
-            [
+            let counts = [
                 core.ready.len(),
                 core.timers.len(),
                 core.watchers.len(),
@@ -120,9 +129,11 @@ pub fn statistics<'py>(event_loop: &EventLoop, py: Python<'py>) -> PyResult<Boun
                 event_loop.transports().len(),
                 core.interests.len(),
                 core.runtime.statistics().tasks,
-            ]
+            ];
+            (counts, core.runtime.tasks())
         })?
     };
+    counts.set_item("rust_task_names", names)?;
     let names = ["ready", "timers", "watchers", "servers", "transports", "operations", "rust_tasks"];
     for (name, count) in names.into_iter().zip(native) {
         counts.set_item(name, count)?;

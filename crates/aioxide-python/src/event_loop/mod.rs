@@ -13,6 +13,7 @@ pub mod connecting;
 mod core;
 mod interests;
 mod lifecycle;
+mod rust_tasks;
 mod scheduling;
 pub mod servers;
 pub mod socket_calls;
@@ -26,7 +27,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aioxide_driver::Waker;
 use aioxide_runtime::Inbox;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
@@ -42,6 +43,7 @@ use self::socket_calls::{Action, SocketCall};
 use crate::awaitable::Awaitable;
 use crate::awaitable::future::drop_quietly;
 use crate::callback::Callback;
+use crate::error::warn;
 use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
@@ -129,7 +131,7 @@ impl EventLoop {
         }
     }
 
-    /// A value of the thread that runs the loop, if this is that thread.
+    /// A value of this thread, if it runs the loop.
     pub fn bound_to_thread<'a, T>(&self, value: &'a mut ThreadBound<T>) -> Option<&'a mut T> {
         self.core.bound(value)
     }
@@ -139,10 +141,20 @@ impl EventLoop {
         self.core.lent(value)
     }
 
-    /// Have a value dropped by the thread that runs the loop: here, or by its next turn.
+    /// Have a value, a future say, dropped by its thread: here, or by the next turn that it takes. Where neither can be,
+    /// the value is left to the process.
     pub fn release<T: 'static>(&self, value: ThreadBound<T>) {
-        if let Err(value) = self.core.release(value, drop_quietly) {
+        let Err(value) = self.core.release(value, drop_quietly) else { return };
+        if self.core.is_run_by_thread_of(&value) {
             self.hand_in(Callback::Release(value.boxed()), false);
+        } else if !self.core.is_forked() {
+            // Where the interpreter is gone there is nobody to warn.
+            let _ = Python::try_attach(|py| {
+                warn::<PyResourceWarning>(
+                    py,
+                    "a Rust future is not dropped: its thread does not run its event loop any more",
+                );
+            });
         }
     }
 
@@ -240,7 +252,7 @@ impl EventLoop {
         Self::report_error(event_loop, &message, error, &[])
     }
 
-    /// Add the methods that are called too often for PyO3's argument parsing.
+    /// Add the methods that are called too often for PyO3's argument parsing to this class or one derived from it.
     pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
         add_method::<scheduling::CallSoon>(class)?;
         add_method::<scheduling::CallSoonThreadsafe>(class)?;
@@ -347,6 +359,13 @@ impl EventLoop {
 
     // Scheduling: the fast methods, see `add_fast_methods`.
 
+    /// Give a class that is derived from this one the fast methods as its own: the interpreter calls a method without
+    /// detours where the object's class is the very class that defines it.
+    #[classmethod]
+    fn _adopt_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
+        Self::add_fast_methods(class)
+    }
+
     /// Return the time of the loop's clock in seconds.
     fn time(&self) -> f64 {
         clock::now()
@@ -377,28 +396,30 @@ impl EventLoop {
 
     // Watching descriptors.
 
-    #[pyo3(signature = (descriptor, callback, *arguments))]
+    #[pyo3(signature = (descriptor, callback, *arguments, context=None))]
     fn _add_reader(
         slf: &Bound<'_, Self>,
         descriptor: RawFd,
         callback: &Bound<'_, PyAny>,
         arguments: &Bound<'_, PyTuple>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Handle>> {
-        watchers::add(slf, descriptor, watchers::Direction::Read, callback, arguments)
+        watchers::add(slf, descriptor, watchers::Direction::Read, callback, arguments, context)
     }
 
     fn _remove_reader(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {
         watchers::remove(slf, descriptor, watchers::Direction::Read)
     }
 
-    #[pyo3(signature = (descriptor, callback, *arguments))]
+    #[pyo3(signature = (descriptor, callback, *arguments, context=None))]
     fn _add_writer(
         slf: &Bound<'_, Self>,
         descriptor: RawFd,
         callback: &Bound<'_, PyAny>,
         arguments: &Bound<'_, PyTuple>,
+        context: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<Handle>> {
-        watchers::add(slf, descriptor, watchers::Direction::Write, callback, arguments)
+        watchers::add(slf, descriptor, watchers::Direction::Write, callback, arguments, context)
     }
 
     fn _remove_writer(slf: &Bound<'_, Self>, descriptor: RawFd) -> PyResult<bool> {

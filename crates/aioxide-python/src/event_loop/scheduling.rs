@@ -282,11 +282,18 @@ impl EventLoop {
     /// exist that do so by mistake; here they work.
     pub fn enqueue(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
         let this = event_loop.get();
-        let mut callback = Some(callback);
-        let pushed = this.core.with(|core| core.as_mut().map(|core| core.ready.extend(callback.take())));
-        match (pushed, callback) {
-            (Err(Refused::OtherThread), Some(callback)) => post(event_loop, callback),
-            (pushed, _) => this.opened(pushed),
+        let refused = this.core.give(callback, |core, callback| match core {
+            Some(core) => {
+                core.ready.push(callback);
+                None
+            }
+            None => Some(callback),
+        });
+        match refused {
+            Ok(None) => Ok(()),
+            Ok(Some(_callback)) => this.opened(Ok(None)),
+            Err((Refused::OtherThread, callback)) => post(event_loop, callback),
+            Err((refused, _callback)) => this.opened(Err(refused)),
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! 1. **How long may we sleep?** Not at all if a callback, a task, a write or mail is ready or the loop is to stop;
 //!    else until the earlier of the two halves' deadlines; else for ever.
+//!
+//!    While nothing but callbacks can be waiting, which one look tells, a turn goes on with 5 at once.
 //! 2. **Wait**: the only phase without the GIL. It touches only the driver and a vector of
 //!    completions. While callbacks are ready the kernel is asked when the ring says that something came or when it
 //!    must be told of new operations. Where there is no ring to look at it is asked in every turn, as asyncio does,
@@ -29,6 +31,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::rust_tasks::Failures;
 use super::{Core, EventLoop};
 use crate::callback::Callback;
 use crate::error::os_error;
@@ -56,9 +59,17 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let Some(running) = this.core.begin_running() else {
         return Err(PyRuntimeError::new_err("This event loop is already running"));
     };
+    let (runtime, failures) = this.with_core(|core| (Rc::clone(&core.runtime), core.failures.clone()))?;
+    if !runtime.is_at_home() {
+        let names = runtime.tasks();
+        return Err(PyRuntimeError::new_err(format!(
+            "another thread has Rust tasks of this loop: {names:?}"
+        )));
+    }
     let mut turns = Turns {
         event_loop,
-        runtime: this.with_core(|core| Rc::clone(&core.runtime))?,
+        runtime,
+        failures,
         cell: running,
         completions: Vec::new(),
         running: Queue::new(),
@@ -85,6 +96,7 @@ struct Turns<'a, 'py> {
     event_loop: &'a Bound<'py, EventLoop>,
     /// The Rust half, which works with the cell closed: its tasks may come to call Python.
     runtime: Rc<Runtime>,
+    failures: Failures,
     completions: Vec<Completion>,
     /// The callbacks of the present turn.
     running: Queue<Callback>,
@@ -96,19 +108,42 @@ struct Turns<'a, 'py> {
 
 impl Turns<'_, '_> {
     fn take_turn(&mut self) -> PyResult<()> {
-        let timeout = self.timeout()?;
-        self.wait(timeout)?;
-        self.event_loop.py().check_signals()?;
-        self.collect()?;
-        self.runtime.run_tasks(TASKS_PER_TURN);
+        if !self.has_callbacks_only()? {
+            let timeout = self.timeout()?;
+            self.wait(timeout)?;
+            self.event_loop.py().check_signals()?;
+            self.collect()?;
+            self.runtime.run_tasks(TASKS_PER_TURN);
+        }
         let ran = self.run_callbacks();
         let flushed = self.flush();
         ran.and(flushed)
+            .and_then(|()| EventLoop::report_tasks(self.event_loop, &self.runtime, &self.failures))
     }
 
     /// As [`EventLoop::with_core`].
     fn with_core<R>(&self, body: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
         self.event_loop.get().opened(self.cell.with(|core| core.as_mut().map(body)))
+    }
+
+    /// Whether callbacks are ready and nothing else is due: no news of the kernel, no mail, no timers, no Rust tasks.
+    /// It is so for [`CALLBACKS_PER_POLL`] callbacks at most, then signals and the kernel are asked again.
+    fn has_callbacks_only(&self) -> PyResult<bool> {
+        let this = self.event_loop.get();
+        let is_wanted = this.stopping.load(Ordering::Relaxed) || !this.inbox.is_empty();
+        if is_wanted || self.callbacks_since_poll >= CALLBACKS_PER_POLL || this.has_own_clock() {
+            return Ok(false);
+        }
+        self.with_core(|core| {
+            !core.ready.is_empty()
+                && !core.has_unflushed()
+                && !core.has_deadline()
+                && !core.runtime.has_ready()
+                && !core.runtime.with_driver(|driver| {
+                    driver.ready_hint().unwrap_or(self.polls_in_vain < POLLS_IN_VAIN)
+                        || driver.has_unsubmitted()
+                })
+        })
     }
 
     /// Phase 1: zero, a duration, or `None` for as long as it takes.

@@ -50,11 +50,12 @@ pub fn add(
     direction: Direction,
     callback: &Bound<'_, PyAny>,
     arguments: &Bound<'_, PyTuple>,
+    context: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Py<Handle>> {
     let py = event_loop.py();
     event_loop.get()._check_closed()?;
     let arguments: Vec<_> = arguments.iter_borrowed().collect();
-    let record = Record::new(event_loop, callback.as_borrowed(), &arguments, None)?;
+    let record = Record::new(event_loop, callback.as_borrowed(), &arguments, context.map(Bound::as_borrowed))?;
     let handle = new_hidden(py, Handle::new(event_loop, record))?;
     show(handle.bind(py));
     remove(event_loop, descriptor, direction)?;

@@ -31,10 +31,15 @@ pub fn show<T: PyClass>(object: &Bound<'_, T>) {
     }
 }
 
+/// Whether anybody holds the object besides the caller.
+pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
+    // SAFETY: the object is alive.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) > 1 }
+}
+
 /// Let the collector look at an object that anybody holds besides the caller; tells whether somebody does.
 pub fn show_if_shared<T: PyClass>(object: &Bound<'_, T>) -> bool {
-    // SAFETY: the object is alive.
-    let is_shared = unsafe { ffi::Py_REFCNT(object.as_ptr()) } > 1;
+    let is_shared = is_shared(object);
     if is_shared {
         show(object);
     }

@@ -118,8 +118,11 @@ pub trait FastMethod {
     fn call(object: &Bound<'_, Self::Class>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>>;
 }
 
-/// Add a fast method to its class. Called once per method when the module is imported.
+/// Add a fast method to its class, or to one derived from it. Called once per method and class, at import.
 pub fn add_method<M: FastMethod>(class: &Bound<'_, PyType>) -> PyResult<()> {
+    if !class.is_subclass_of::<M::Class>()? {
+        return Err(PyTypeError::new_err("a method for another class"));
+    }
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: M::NAME.as_ptr(),
         ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: dispatch::<M> },
@@ -174,7 +177,7 @@ unsafe extern "C" fn dispatch<M: FastMethod>(
     let py = unsafe { Python::assume_attached() };
     // SAFETY: the interpreter holds a reference to `self` during the call.
     let object = unsafe { Borrowed::from_ptr(py, object) };
-    // SAFETY: the method descriptor checked that `self` is an instance of the class.
+    // SAFETY: the method descriptor checked that `self` is an instance of the class, or of one derived from it.
     let object = unsafe { object.cast_unchecked::<M::Class>() };
     let keyword_names = if keyword_names.is_null() {
         None

@@ -13,6 +13,7 @@ pub mod bytes;
 pub mod call;
 pub mod collector;
 pub mod context;
+pub mod extension;
 pub mod free_list;
 pub mod gil_cell;
 pub mod iteration;

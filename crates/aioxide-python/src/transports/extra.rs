@@ -1,9 +1,13 @@
 //! `get_extra_info`: what is known of a transport, converted to Python when asked for.
+//!
+//! asyncio's own transports inherit the method from its abstract classes, where a test may put a mock in its place. So
+//! the class that a transport claims to be is looked at first.
 
 use std::net::{SocketAddr, SocketAddrV4};
 
 use aioxide_driver::address::internet_address;
 use aioxide_driver::{SocketAddrAny, sys};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -60,6 +64,31 @@ impl Extra {
             dictionary: dictionary.map(Bound::unbind),
         }
     }
+}
+
+/// The answer of what a program has put in place of the `get_extra_info` of the class that a transport claims to be;
+/// `None` if it did not.
+pub fn ask_replacement<'py>(
+    transport: &Bound<'py, PyAny>,
+    class: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyAny>,
+    default: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = transport.py();
+    let method = intern!(py, "get_extra_info");
+    if class.getattr(method)?.is(&imports(py)?.get_extra_info) {
+        return Ok(None);
+    }
+    // Bound as attributes of a class are: a function to the transport, a mock to nothing.
+    let mut replacement = py.import("inspect")?.call_method1("getattr_static", (class, method))?;
+    if let Some(bind) = replacement.get_type().getattr_opt("__get__")? {
+        replacement = call::call_object(&bind, (&replacement, transport, class), None)?;
+    }
+    match default {
+        Some(default) => call::call_object(&replacement, (name, default), None),
+        None => call::call_object(&replacement, (name,), None),
+    }
+    .map(Some)
 }
 
 impl StreamTransport {

@@ -19,7 +19,7 @@ use pyo3::types::{PyDict, PyString};
 use pyo3::{PyTraverseError, intern};
 
 use super::descriptor::Descriptor;
-use super::extra::Extra;
+use super::extra::{self, Extra};
 use super::lifetime::{settle, warn_unclosed};
 use super::protocol::{Manner, Protocol};
 use super::reading::ReadSide;
@@ -417,8 +417,16 @@ impl StreamTransport {
 
     /// Return what is known of the transport under a name, such as "peername" or "socket".
     #[pyo3(signature = (name, default=None))]
-    fn get_extra_info(slf: &Bound<'_, Self>, name: &str, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-        Self::extra_info(slf, name, default)
+    fn get_extra_info<'py>(
+        slf: &Bound<'py, Self>,
+        name: Bound<'py, PyString>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let class = slf.get().__class__(slf.py())?;
+        match extra::ask_replacement(slf, &class, &name, default.as_ref())? {
+            Some(answer) => Ok(answer.unbind()),
+            None => Self::extra_info(slf, name.to_str()?, default.map(Bound::unbind)),
+        }
     }
 
     /// Return whether the transport is closing or closed.

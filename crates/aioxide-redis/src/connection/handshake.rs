@@ -1,5 +1,6 @@
 //! What a fresh connection says before anything else: who we are, in which version of the protocol, which database.
 
+use super::receiver::Role;
 use crate::Error;
 use crate::config::{Config, Protocol};
 use crate::proto::{Command, Decoded, Decoder, Limits, ServerError, Value, ValueBuilder};
@@ -7,7 +8,29 @@ use crate::stream::Stream;
 
 /// Logs in. Returns the version of the protocol that is spoken from now on.
 pub(super) async fn greet(stream: &Stream, config: &Config) -> Result<u8, Error> {
-    let mut dialogue = Dialogue::new(stream);
+    greet_in(&mut Dialogue::new(stream), config).await
+}
+
+/// Makes sure that the server is what it was taken for.
+pub(super) async fn verify(stream: &Stream, expected: Role) -> Result<(), Error> {
+    let answer = match Dialogue::new(stream).ask(&Command::new("ROLE")).await? {
+        // Users that may not ask have to do without.
+        Value::Error(error) if error.code() == "NOPERM" => return Ok(()),
+        Value::Error(error) => return Err(Error::Refused(error)),
+        answer => answer,
+    };
+    let name = match &answer {
+        Value::Array(parts) => parts.first().and_then(Value::as_bytes),
+        _ => None,
+    };
+    let role = match name {
+        Some(b"master") => Role::Master,
+        _ => Role::Replica,
+    };
+    if role == expected { Ok(()) } else { Err(Error::NotFound { role: expected }) }
+}
+
+pub(crate) async fn greet_in(dialogue: &mut Dialogue<'_>, config: &Config) -> Result<u8, Error> {
     let credentials = config.credentials.credentials()?;
     let user = credentials.username.as_deref();
     let password = credentials.password.as_deref().or(user.map(|_| ""));
@@ -42,6 +65,9 @@ pub(super) async fn greet(stream: &Stream, config: &Config) -> Result<u8, Error>
     if config.database != 0 {
         commands.push((Command::new("SELECT").arg(i64::from(config.database)), true));
     }
+    if config.tracking {
+        commands.push((Command::new("CLIENT").arg("TRACKING").arg("ON"), true));
+    }
     if config.read_only {
         commands.push((Command::new("READONLY"), true));
     }
@@ -55,19 +81,19 @@ fn is_unknown(error: &ServerError) -> bool {
 }
 
 /// Questions and answers on a connection that nobody else uses yet.
-struct Dialogue<'a> {
+pub(crate) struct Dialogue<'a> {
     stream: &'a Stream,
     decoder: Decoder<Value>,
     received: Vec<u8>,
 }
 
 impl<'a> Dialogue<'a> {
-    fn new(stream: &'a Stream) -> Self {
+    pub(crate) fn new(stream: &'a Stream) -> Self {
         let limits = Limits { bulk_bytes: 1 << 20, items: 1 << 12, ..Limits::default() };
         Self { stream, decoder: Decoder::new(limits), received: Vec::new() }
     }
 
-    async fn ask(&mut self, command: &Command) -> Result<Value, Error> {
+    pub(crate) async fn ask(&mut self, command: &Command) -> Result<Value, Error> {
         let mut bytes = Vec::new();
         command.encode_into(&mut bytes);
         self.stream.write_all(&bytes).await?;

@@ -10,7 +10,7 @@
 //! - No borrow of the session is held while replies are made, delivered or dropped.
 //! - Whoever waits is told: by a reply, by an error, or because the runtime ended and dropped the slot.
 
-mod handshake;
+pub(crate) mod handshake;
 pub mod receiver;
 pub mod session;
 mod task;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use aioxide_runtime::spawn;
 
-use self::receiver::{Locator, Receiver};
+use self::receiver::{Locator, Receiver, Role};
 use self::session::{Retry, Session, Unit};
 use crate::config::Config;
 use crate::signal::Signal;
@@ -52,6 +52,8 @@ pub struct Connection<R: Receiver> {
 struct Shared<R: Receiver> {
     config: Config,
     locator: Option<Locator>,
+    /// What the server was taken for when it was located.
+    role: Cell<Option<Role>>,
     session: RefCell<Session<Option<R::Slot>>>,
     stage: Cell<Stage>,
     /// There is something to do for the task.
@@ -64,6 +66,8 @@ struct Shared<R: Receiver> {
     is_kept_open: Cell<bool>,
     /// The present connection is not to be used any more.
     is_broken: Cell<bool>,
+    /// The present connection is given up when what was written has its replies: its server is not the master any more.
+    is_retiring: Cell<bool>,
     stall_timeout: Cell<Option<Duration>>,
     stall_changed: Signal,
     /// A reply is awaited, after none was.
@@ -82,6 +86,7 @@ impl<R: Receiver> Connection<R> {
             stall_timeout: Cell::new(config.stall_timeout),
             config,
             locator,
+            role: Cell::new(None),
             session: RefCell::default(),
             stage: Cell::new(Stage::Idle),
             wanted: Signal::default(),
@@ -89,6 +94,7 @@ impl<R: Receiver> Connection<R> {
             preamble: RefCell::default(),
             is_kept_open: Cell::new(false),
             is_broken: Cell::new(false),
+            is_retiring: Cell::new(false),
             stall_changed: Signal::default(),
             awaited: Signal::default(),
             resumed: Signal::default(),

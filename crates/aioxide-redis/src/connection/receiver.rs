@@ -1,8 +1,10 @@
 //! The one place that is generic: what a reply becomes, and who gets it.
 
+use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::Error;
+use crate::config::Address;
 use crate::proto::ReplyBuilder;
 
 /// Makes replies and hands them to those who wait.
@@ -42,10 +44,29 @@ pub trait Receiver: ReplyBuilder + 'static {
     }
 }
 
-/// Where a connection finds its server: asked before every attempt.
+/// What a server of a replicated group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It takes writes.
+    Master,
+    /// It follows a master, and may be read from.
+    Replica,
+}
+
+/// A server that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Where it listens.
+    pub address: Address,
+    /// What it has to be. One that is something else by now is not used, and looked for again.
+    pub role: Option<Role>,
+}
+
+/// Where a connection finds its server: asked before every attempt. How long it takes is its own business; the time that
+/// an attempt to connect may take begins afterwards.
 pub trait Locate {
-    /// The address to connect to now.
-    fn locate(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<crate::config::Address, Error>> + '_>>;
+    /// The server to connect to now.
+    fn locate(&self) -> Pin<Box<dyn Future<Output = Result<Located, Error>> + '_>>;
 }
 
 /// A shared [`Locate`].

@@ -121,6 +121,19 @@ impl<S> Session<S> {
         (Rc::clone(&self.writing), self.written)
     }
 
+    /// What is left of the write that was begun, as [`Session::to_write`]; nothing of what is queued behind it.
+    pub fn to_finish(&self) -> (Rc<Vec<u8>>, usize) {
+        (Rc::clone(&self.writing), self.written)
+    }
+
+    /// Whether what was begun to be written is written, and answered.
+    pub fn is_drained(&self) -> bool {
+        let queued = self.begun + self.writing.len() as u64;
+        self.written == self.writing.len()
+            && !self.is_one_taken
+            && self.waiting.front().is_none_or(|entry| entry.start >= queued)
+    }
+
     /// So much of it was written.
     pub fn handle_written(&mut self, count: usize) {
         self.written += count;
@@ -295,6 +308,24 @@ mod tests {
         session.put_back(entry);
         assert_eq!(slots(&session.handle_lost()), ['x']);
         assert_eq!(session.unwritten(), 0);
+    }
+
+    #[test]
+    fn what_is_queued_behind_a_write_does_not_belong_to_its_end() {
+        let mut session = Session::default();
+        session.send(b"aaaa", Unit::Single, Retry::IfUnsent, 'a');
+        write(&mut session, 2);
+        session.send(b"bb", Unit::Single, Retry::IfUnsent, 'b');
+        let (bytes, from) = session.to_finish();
+        assert_eq!(&bytes[from..], b"aa");
+        session.handle_written(2);
+        assert!(!session.is_drained());
+        assert_eq!(session.take_next().map(|entry| entry.slot), Some('a'));
+        assert!(!session.is_drained());
+        session.handle_answered();
+        assert!(session.is_drained());
+        assert!(session.handle_lost().is_empty());
+        assert_eq!(write_all(&mut session), b"bb");
     }
 
     #[test]

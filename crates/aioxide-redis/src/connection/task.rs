@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use aioxide_runtime::{now, sleep, timeout};
 
-use super::handshake::greet;
-use super::receiver::Receiver;
+use super::handshake::{greet, verify};
+use super::receiver::{Located, Receiver, Role};
 use super::session::{Entry, Retry, Unit};
 use super::{Shared, Stage};
 use crate::Error;
@@ -32,6 +32,7 @@ pub(super) async fn run<R: Receiver>(shared: Rc<Shared<R>>, receiver: R) {
     while let Stage::Idle = wait_until_needed(&shared).await {
         shared.stage.set(Stage::Connecting);
         shared.is_broken.set(false);
+        shared.is_retiring.set(false);
         match connect(&shared, &mut jitter).await {
             Ok(stream) => {
                 if shared.stage.get() == Stage::Closed {
@@ -111,23 +112,24 @@ async fn connect<R: Receiver>(shared: &Shared<R>, jitter: &mut Jitter) -> Result
     }
 }
 
-/// One attempt, with the time that it may take.
+/// One attempt. Finding the server takes the time it takes, connecting what the settings allow.
 async fn attempt<R: Receiver>(shared: &Shared<R>) -> Result<Stream, Error> {
+    let Some(locator) = &shared.locator else { return connect_to(&shared.config, None).await };
+    let Located { address, role } = locator.locate().await?;
+    shared.role.set(role);
+    connect_to(&Config { address, ..shared.config.clone() }, role).await
+}
+
+async fn connect_to(config: &Config, role: Option<Role>) -> Result<Stream, Error> {
     let attempt = async {
-        let located;
-        let config = match &shared.locator {
-            Some(locator) => {
-                let address = locator.locate().await?;
-                located = Config { address, ..shared.config.clone() };
-                &located
-            }
-            None => &shared.config,
-        };
         let stream = Stream::connect(config).await?;
         greet(&stream, config).await?;
+        if let Some(role) = role {
+            verify(&stream, role).await?;
+        }
         Ok(stream)
     };
-    match shared.config.connect_timeout {
+    match config.connect_timeout {
         Some(limit) => timeout(limit, attempt)
             .await
             .unwrap_or(Err(Error::Timeout { what: "connecting to the server", may_have_run: false })),
@@ -175,7 +177,15 @@ async fn write<R: Receiver>(shared: &Shared<R>, stream: &Stream) -> Error {
         if shared.is_broken.get() {
             return io::Error::from(io::ErrorKind::ConnectionAborted).into();
         }
-        let (bytes, from) = shared.session.borrow_mut().to_write();
+        let (bytes, from) = if shared.is_retiring.get() {
+            let session = shared.session.borrow();
+            if session.is_drained() {
+                return Error::NotFound { role: Role::Master };
+            }
+            session.to_finish()
+        } else {
+            shared.session.borrow_mut().to_write()
+        };
         if bytes.len() == from {
             drop(bytes);
             shared.wanted.wait().await;
@@ -214,33 +224,43 @@ async fn read<R: Receiver>(
         if buffer.filled().len() < decoder.wanted() {
             continue;
         }
-        if let Err(error) = deliver(receiver, &mut decoder, &mut buffer, &mut next) {
-            return error.into();
+        match deliver(receiver, &mut decoder, &mut buffer, &mut next) {
+            Ok(is_demoted) if is_demoted && shared.role.get() == Some(Role::Master) => {
+                shared.is_retiring.set(true)
+            }
+            Ok(_) => {}
+            Err(error) => return error.into(),
+        }
+        if shared.is_retiring.get() {
+            shared.wanted.set();
         }
         shared.let_in();
     }
 }
 
-/// Delivers every whole reply in the buffer.
+/// Delivers every whole reply in the buffer; tells whether one says that the server takes no writes (any more).
 fn deliver<R: Receiver>(
     receiver: &RefCell<R>,
     decoder: &mut Decoder<R::Reply>,
     buffer: &mut Buffer,
     next: &mut NextEntry<'_, R>,
-) -> Result<(), ProtocolError> {
+) -> Result<bool, ProtocolError> {
     let receiver = &mut *receiver.borrow_mut();
     let mut rest = buffer.filled();
     let before = rest.len();
+    let mut is_demoted = false;
     let result = loop {
         if rest.is_empty() {
-            break Ok(());
+            break Ok(is_demoted);
         }
         receiver.begin(next.slot());
+        let says_demoted = rest.starts_with(b"-READONLY");
         match decoder.decode(&mut rest, receiver) {
-            Ok(None) => break Ok(()),
+            Ok(None) => break Ok(is_demoted),
             Ok(Some(Decoded::Push(message))) => receiver.push(message),
             Ok(Some(Decoded::Reply(reply))) => match next.entry.as_mut() {
                 Some(entry) => {
+                    is_demoted |= says_demoted;
                     if let Some(slot) = &mut entry.slot {
                         receiver.deliver(slot, reply);
                     }

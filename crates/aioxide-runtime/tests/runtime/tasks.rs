@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{on_every_driver, simulated};
-use aioxide_runtime::{Deadline, Runtime, sleep, spawn, spawn_blocking, yield_now};
+use aioxide_runtime::{Deadline, JoinError, Runtime, sleep, spawn, spawn_blocking, yield_now};
 
 /// Notes that it was dropped.
 struct Noted(Rc<RefCell<Vec<&'static str>>>, &'static str);
@@ -174,7 +174,7 @@ fn a_dropped_join_handle_lets_its_task_go_on() {
 }
 
 #[test]
-fn shutdown_drops_the_tasks_in_the_order_they_were_spawned() {
+fn shutdown_drops_the_last_spawned_first() {
     on_every_driver(|runtime| {
         let notes = Rc::new(RefCell::new(Vec::new()));
         let tasks: Vec<_> = ["first", "second", "third"]
@@ -195,8 +195,109 @@ fn shutdown_drops_the_tasks_in_the_order_they_were_spawned() {
             .collect();
         runtime.run_tasks(10);
         runtime.shutdown();
-        assert_eq!(*notes.borrow(), ["first", "second", "third"]);
+        assert_eq!(*notes.borrow(), ["third", "second", "first"]);
         assert!(tasks.iter().all(aioxide_runtime::JoinHandle::is_finished));
+    });
+}
+
+#[test]
+fn a_task_may_use_what_was_spawned_before_it_while_it_is_dropped() {
+    /// Says goodbye through a connection, if that is still there to take it.
+    struct Goodbye(mpsc::Sender<&'static str>, Rc<RefCell<Vec<bool>>>);
+    impl Drop for Goodbye {
+        fn drop(&mut self) {
+            self.1.borrow_mut().push(self.0.send("goodbye").is_ok());
+        }
+    }
+    on_every_driver(|runtime| {
+        let taken = Rc::new(RefCell::new(Vec::new()));
+        let (sender, receiver) = mpsc::channel();
+        let placeholder = runtime.spawn(pending::<()>());
+        drop(runtime.spawn_named("connection", async move {
+            let _receiver = receiver;
+            pending::<()>().await;
+        }));
+        // The place of a task that ended is used again: places are in no order.
+        placeholder.abort();
+        runtime.run_tasks(10);
+        for _ in 0..2 {
+            let goodbye = Goodbye(sender.clone(), Rc::clone(&taken));
+            drop(runtime.spawn_named("user", async move {
+                let _goodbye = goodbye;
+                pending::<()>().await;
+            }));
+        }
+        runtime.run_tasks(10);
+        assert_eq!(runtime.tasks(), ["connection", "user", "user"]);
+        runtime.shutdown();
+        assert_eq!(*taken.borrow(), [true, true]);
+        assert!(runtime.tasks().is_empty());
+    });
+}
+
+#[test]
+fn tasks_are_listed_by_name_in_the_order_they_were_spawned() {
+    on_every_driver(|runtime| {
+        let first = runtime.spawn_named("first", pending::<()>());
+        drop(runtime.spawn_named(String::from("second"), pending::<()>()));
+        runtime
+            .block_on(async {
+                let unnamed = spawn(async {});
+                let names = runtime.tasks();
+                assert_eq!(names[..2], ["first", "second"]);
+                assert!(names[2].contains("tasks_are_listed_by_name"), "{names:?}");
+                unnamed.await.unwrap();
+                first.abort();
+                assert!(first.await.unwrap_err().is_cancelled());
+                // It gets the place of one that ended.
+                drop(aioxide_runtime::spawn_named("last", pending::<()>()));
+            })
+            .unwrap();
+        assert_eq!(runtime.tasks(), ["second", "last"]);
+    });
+}
+
+#[test]
+fn a_panic_that_nobody_awaits_is_kept_for_the_host() {
+    struct PanicsWhenDropped;
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            panic!("while it was dropped");
+        }
+    }
+    on_every_driver(|runtime| {
+        let told = || {
+            let panics = runtime.take_panics();
+            let tell = |panic: JoinError| format!("{}: {panic}", panic.task_name().unwrap());
+            panics.into_iter().map(tell).collect::<Vec<_>>()
+        };
+        let awaited = runtime.spawn_named("awaited", async { panic!("one") });
+        let dropped_later = runtime.spawn_named("dropped later", async { panic!("two") });
+        drop(runtime.spawn_named("dropped before", async { panic!("three") }));
+        drop(runtime.spawn_named("with a bad result", async { PanicsWhenDropped }));
+        drop(runtime.spawn_named("ends well", async {}));
+        runtime.run_tasks(10);
+        assert!(runtime.has_panics());
+        assert_eq!(
+            told(),
+            [
+                "dropped before: the task panicked: three",
+                "with a bad result: the task panicked: while it was dropped",
+            ]
+        );
+        assert!(!runtime.has_panics());
+        drop(dropped_later);
+        assert_eq!(told(), ["dropped later: the task panicked: two"]);
+        let error = runtime.block_on(awaited).unwrap().unwrap_err();
+        assert_eq!((error.task_name(), error.is_panic()), (Some("awaited"), true));
+        drop(runtime.spawn_named("aborted", async {
+            let _bomb = PanicsWhenDropped;
+            pending::<()>().await;
+        }));
+        runtime.run_tasks(10);
+        runtime.shutdown();
+        assert_eq!(told(), ["aborted: the task panicked: while it was dropped"]);
+        assert_eq!(runtime.statistics().tasks, 0);
     });
 }
 

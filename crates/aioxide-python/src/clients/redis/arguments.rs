@@ -78,6 +78,11 @@ pub fn encode(
 
 /// Append the beginning of a command with so many arguments behind its name; "CONFIG GET" is two words for the server.
 fn encode_name(buffer: &mut Vec<u8>, name: &[u8], arguments: usize) {
+    if !name.iter().any(u8::is_ascii_whitespace) {
+        encoder::begin(buffer, 1 + arguments);
+        encoder::bulk(buffer, name);
+        return;
+    }
     let words = || name.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     encoder::begin(buffer, words().count() + arguments);
     words().for_each(|word| encoder::bulk(buffer, word));
@@ -105,14 +110,14 @@ fn encode_argument(
         }
         return Ok(());
     }
-    if argument.is_instance_of::<PyBool>() {
-        return Err(refuse(&argument));
-    }
     if let Ok(integer) = argument.cast_exact::<PyInt>()
         && let Ok(integer) = integer.extract::<i64>()
     {
         encoder::integer(buffer, integer);
         return Ok(());
+    }
+    if argument.is_instance_of::<PyBool>() {
+        return Err(refuse(&argument));
     }
     if argument.is_instance_of::<PyInt>() || argument.is_instance_of::<PyFloat>() {
         encoder::bulk(buffer, argument.repr()?.to_str()?.as_bytes());

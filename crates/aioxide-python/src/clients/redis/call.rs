@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 use aioxide_redis::Error;
-use aioxide_redis::connection::Connection;
 use aioxide_redis::connection::session::{Retry, Unit};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
@@ -154,13 +153,13 @@ impl Call {
 
     fn send(&mut self, py: Python<'_>) -> PyResult<Step> {
         let this = self.connection.bind(py).get();
-        if this.with(Connection::is_full)? {
+        if this.is_full()? {
             let waiter = Waiter::new(py, this.event_loop.clone_ref(py).into_any())?;
             this.with(|connection| connection.wait_for_room(&Door::waker(py, this, &waiter)))?;
             self.stage = Stage::Crowded(waiter.clone_ref(py));
             return Ok(Step::Yield(waiter.into_any()));
         }
-        let mut encoded = this.scratch();
+        let mut encoded = this.scratch(py);
         let refuse = |argument: &Bound<'_, PyAny>| this.refusal(argument);
         let encoded_unit = match &self.commands {
             Commands::One { arguments, .. } => {
@@ -181,14 +180,14 @@ impl Call {
         let (unit, replies) = match encoded_unit {
             Ok(unit) => unit,
             Err(error) => {
-                this.give_back(encoded);
+                this.give_back(py, encoded);
                 return Err(error);
             }
         };
         let pending = Arc::new(GilCell::new(Pending::new(self.decodes, replies)));
         let slot = Arc::clone(&pending);
         let sent = this.with(|connection| connection.send(&encoded, unit, self.retry, slot))?;
-        this.give_back(encoded);
+        this.give_back(py, encoded);
         match sent {
             Ok(()) => self.wait(py, pending),
             Err(_) => Err(this.exception(py, &Error::Closed)),

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::rc::{Rc, Weak};
 
 use aioxide_redis::Error;
+use aioxide_redis::Role;
 use aioxide_redis::connection::session::Retry;
 use aioxide_redis::connection::{Connection, Stage};
 use aioxide_runtime::Runtime;
@@ -45,6 +46,8 @@ pub struct RedisConnection {
     response_error: Py<PyAny>,
     /// Where it connects to, for messages.
     address: String,
+    /// The names, in capitals, of commands that the program says may run twice; `None` where there are none.
+    idempotent: Option<Py<PyAny>>,
     /// Called with arguments and options for commands that this connection does not take; returns an awaitable.
     otherwise: Option<Py<PyAny>>,
     /// Memory for encoding.
@@ -81,6 +84,11 @@ impl RedisConnection {
         Ok(tell(&native.connection))
     }
 
+    /// Whether callers must wait before they send.
+    pub(super) fn is_full(&self) -> PyResult<bool> {
+        self.native().map(|native| native.connection.is_full())
+    }
+
     /// The exception for an argument that has no encoding.
     pub(super) fn refusal(&self, argument: &Bound<'_, PyAny>) -> PyErr {
         let py = argument.py();
@@ -93,6 +101,15 @@ impl RedisConnection {
     fn make_exception(&self, py: Python<'_>, class: &str, text: String) -> PyErr {
         match self.exceptions.getattr(py, class).and_then(|class| class.call1(py, (text,))) {
             Ok(exception) => PyErr::from_value(exception.into_bound(py)),
+            Err(error) => error,
+        }
+    }
+
+    /// An exception with `may_have_run`: whether the server can have received the command.
+    fn marked(&self, py: Python<'_>, class: &str, text: String, may_have_run: bool) -> PyErr {
+        let exception = self.make_exception(py, class, text);
+        match exception.value(py).setattr(intern!(py, "may_have_run"), may_have_run) {
+            Ok(()) => exception,
             Err(error) => error,
         }
     }
@@ -118,16 +135,23 @@ impl RedisConnection {
                     _ => plain(source),
                 };
                 let text = format!("{text} ({address}{}).", unless(true));
-                self.make_exception(py, "ConnectionError", text)
+                self.marked(py, "ConnectionError", text, true)
             }
             Error::Timeout { what, may_have_run } => {
                 let text = format!("Timeout {what} ({address}{})", unless(*may_have_run));
-                self.make_exception(py, "TimeoutError", text)
+                self.marked(py, "TimeoutError", text, *may_have_run)
             }
             Error::Protocol(error) => {
                 self.make_exception(py, "InvalidResponse", format!("Protocol Error: {error}"))
             }
             Error::Server(error) | Error::Refused(error) => self.server_error(py, error.text()),
+            Error::NotFound { role } => {
+                let (class, kind) = match role {
+                    Role::Master => ("MasterNotFoundError", "master"),
+                    Role::Replica => ("SlaveNotFoundError", "slave"),
+                };
+                self.make_exception(py, class, format!("No {kind} found for {address}"))
+            }
             Error::Tls(source) => {
                 let text = format!("Error connecting to {address}. {source}.");
                 self.make_exception(py, "ConnectionError", text)
@@ -149,15 +173,15 @@ impl RedisConnection {
     }
 
     /// Memory to encode into.
-    pub(super) fn scratch(&self) -> Vec<u8> {
-        Python::attach(|py| self.scratch.with(py, std::mem::take))
+    pub(super) fn scratch(&self, py: Python<'_>) -> Vec<u8> {
+        self.scratch.with(py, std::mem::take)
     }
 
     /// Take it back.
-    pub(super) fn give_back(&self, mut scratch: Vec<u8>) {
+    pub(super) fn give_back(&self, py: Python<'_>, mut scratch: Vec<u8>) {
         if scratch.capacity() <= KEPT_SCRATCH {
             scratch.clear();
-            Python::attach(|py| self.scratch.with(py, |place| *place = scratch));
+            self.scratch.with(py, |place| *place = scratch);
         }
     }
 
@@ -208,6 +232,13 @@ impl RedisConnection {
         }
     }
 
+    /// Whether a command is sent again after its connection died, when it may have run.
+    fn retry(&self, name: &Bound<'_, PyAny>) -> PyResult<Retry> {
+        let Some(names) = &self.idempotent else { return Ok(Retry::IfUnsent) };
+        let is_idempotent = names.bind(name.py()).contains(name)?;
+        Ok(if is_idempotent { Retry::Idempotent } else { Retry::IfUnsent })
+    }
+
     /// Add the method that is called for every command.
     pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
         add_method::<ExecuteCommand>(class)
@@ -234,9 +265,11 @@ impl FastMethod for ExecuteCommand {
         // The keys are for redis-py's cache and for clusters.
         let is_plain = arguments.keywords().all(|(name, _)| name == "keys");
         if is_plain && this.event_loop.get().is_running_here() && route(&words) == Route::Shared {
-            let callback = this.callback(&words.get_item(0)?)?.map(|callback| (callback.unbind(), None));
+            let name = words.get_item(0)?;
+            let callback = this.callback(&name)?.map(|callback| (callback.unbind(), None));
+            let retry = this.retry(&name)?;
             let commands = Commands::One { arguments: words.unbind(), callback, instead_of_error: None };
-            let call = Call::new(connection, commands, this.decodes, Retry::IfUnsent);
+            let call = Call::new(connection, commands, this.decodes, retry);
             return RedisConnection::awaitable(connection, "Redis.execute_command", call).map(Py::into_any);
         }
         let options = PyDict::new(py);
@@ -287,7 +320,7 @@ impl RedisConnection {
         if !this.is_running_here() {
             return Err(PyRuntimeError::new_err("a Redis connection is made while its event loop runs"));
         }
-        let Settings { config, encoding, decodes } = Settings::read(settings)?;
+        let Settings { config, locator, encoding, decodes } = Settings::read(settings)?;
         let mailbox = messages.then(Rc::<Mailbox>::default);
         let receiver = Objects {
             event_loop: event_loop.clone().unbind(),
@@ -298,11 +331,14 @@ impl RedisConnection {
             mailbox: mailbox.clone(),
         };
         let response_error = exceptions.getattr(intern!(py, "ResponseError"))?.unbind();
-        let address = config.address.to_string();
+        let address = match settings.get_item(intern!(py, "sentinel"))?.filter(|sentinel| !sentinel.is_none()) {
+            Some(sentinel) => format!("service {}", sentinel.get_item(intern!(py, "service"))?),
+            None => config.address.to_string(),
+        };
         let runtime = this.with_core(|core| Rc::clone(&core.runtime))?;
         let connection = {
             let _current = runtime.enter();
-            Connection::new(config, None, receiver)
+            Connection::new(config, locator, receiver)
         };
         Ok(Self {
             event_loop: event_loop.clone().unbind(),
@@ -313,6 +349,7 @@ impl RedisConnection {
             exceptions: exceptions.unbind(),
             response_error,
             address,
+            idempotent: settings.get_item("idempotent")?.filter(|names| !names.is_none()).map(Bound::unbind),
             otherwise,
             scratch: GilCell::default(),
         })
@@ -359,7 +396,7 @@ impl RedisConnection {
         let callback = this.callback(&name)?.map(|callback| (callback.unbind(), keywords));
         let arguments = arguments.clone().unbind();
         let commands = Commands::One { arguments, callback, instead_of_error };
-        let retry = if idempotent { Retry::Idempotent } else { Retry::IfUnsent };
+        let retry = if idempotent { Retry::Idempotent } else { this.retry(&name)? };
         let call = Call::new(slf, commands, decodes, retry);
         Self::awaitable(slf, "Redis.execute_command", call).map(Some)
     }
@@ -444,10 +481,10 @@ impl RedisConnection {
 
     /// Send a command that has no reply of its own, as SUBSCRIBE.
     fn send_without_reply(&self, arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
-        let mut encoded = self.scratch();
+        let mut encoded = self.scratch(arguments.py());
         let result = encode(arguments, &self.encoding, &mut encoded, |argument| self.refusal(argument));
         let sent = result.and_then(|()| self.with(|connection| connection.send_without_reply(&encoded)));
-        self.give_back(encoded);
+        self.give_back(arguments.py(), encoded);
         if sent? { Ok(()) } else { Err(self.exception(arguments.py(), &Error::Closed)) }
     }
 
@@ -517,6 +554,7 @@ impl RedisConnection {
         visit.call(&self.callbacks)?;
         visit.call(&self.exceptions)?;
         visit.call(&self.otherwise)?;
+        visit.call(&self.idempotent)?;
         visit.call(&self.response_error)
     }
 }

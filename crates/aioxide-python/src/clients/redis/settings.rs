@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use aioxide_redis::config::{Address, CredentialSource, Credentials, KeepAlive, Protocol};
-use aioxide_redis::{Backoff, Config, Error};
+use aioxide_redis::connection::receiver::Locator;
+use aioxide_redis::{Backoff, Config, Error, Role, Sentinel};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -15,6 +16,8 @@ use super::arguments::Encoding;
 pub struct Settings {
     /// For the client crate.
     pub config: Config,
+    /// Where the server is found, if not at the address.
+    pub locator: Option<Locator>,
     /// For texts.
     pub encoding: Encoding,
     /// Whether replies are decoded.
@@ -73,10 +76,16 @@ impl Settings {
             backoff,
             high_water: options.get("high_water")?.unwrap_or(default.high_water),
             outstanding: options.get("outstanding")?.unwrap_or(default.outstanding),
+            tracking: options.get("tracking")?.unwrap_or(false),
             read_only: options.get("read_only")?.unwrap_or(false),
+        };
+        let locator = match options.get::<Option<Bound<'_, PyDict>>>("sentinel")?.flatten() {
+            Some(sentinel) => Some(Rc::new(read_sentinel(&Options(&sentinel))?) as Locator),
+            None => None,
         };
         Ok(Self {
             config,
+            locator,
             encoding: Encoding::named(
                 options.get("encoding")?.unwrap_or_else(|| "utf-8".into()),
                 options.get("encoding_errors")?.unwrap_or_else(|| "strict".into()),
@@ -84,6 +93,21 @@ impl Settings {
             decodes: options.get("decode_responses")?.unwrap_or(false),
         })
     }
+}
+
+/// Read what is known about sentinels: "addresses", pairs of host and port; "service"; "is_master"; "settings", as those
+/// of a connection; "min_other_sentinels"; "force_master_ip".
+fn read_sentinel(options: &Options<'_, '_>) -> PyResult<Sentinel> {
+    let missing = |name| move || PyValueError::new_err(format!("a sentinel needs {name}"));
+    let addresses: Vec<(String, u16)> = options.get("addresses")?.ok_or_else(missing("addresses"))?;
+    let service: String = options.get("service")?.ok_or_else(missing("a service"))?;
+    let settings: Bound<'_, PyDict> = options.get("settings")?.ok_or_else(missing("settings"))?;
+    let role = if options.get("is_master")?.unwrap_or(true) { Role::Master } else { Role::Replica };
+    let addresses = addresses.into_iter().map(|(host, port)| Address::Tcp { host, port });
+    Ok(Sentinel::new(addresses, service, role)
+        .with_config(Settings::read(&settings)?.config)
+        .with_fewest_others(options.get("min_other_sentinels")?.unwrap_or(0))
+        .with_forced_host(options.get::<Option<String>>("force_master_ip")?.flatten()))
 }
 
 /// Ask a callable without arguments that returns user and password, either of them None.

@@ -26,6 +26,7 @@ use self::correspondents::Correspondents;
 use self::receiving::ReceiveSide;
 use self::sending::SendSide;
 use super::descriptor::Descriptor;
+use super::extra::ask_replacement;
 use super::lifetime::{log_expected, reason, settle, warn_unclosed};
 use super::stream::Phase;
 use crate::callback::Callback;
@@ -327,11 +328,16 @@ impl DatagramTransport {
     /// Return what is known of the transport under a name, such as "sockname" or "socket".
     #[pyo3(signature = (name, default=None))]
     fn get_extra_info<'py>(
-        &self,
+        slf: &Bound<'py, Self>,
         name: Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        Ok(self.extra.bind(name.py()).get_item(name)?.or(default))
+        let class = slf.borrow().__class__(slf.py())?;
+        if let Some(answer) = ask_replacement(slf, &class, &name, default.as_ref())? {
+            return Ok(Some(answer));
+        }
+        let extra = slf.borrow().extra.bind(slf.py()).clone();
+        Ok(extra.get_item(name)?.or(default))
     }
 
     /// Return whether the transport is closing or closed.

@@ -1,0 +1,35 @@
+//! Results of futures as they cross: a reference to a Python object, or an exception that is set.
+
+use std::ptr;
+
+use aioxide_awaitable_abi::{Answers, Payload, RawAnswer, Status};
+use pyo3::exceptions::PySystemError;
+use pyo3::prelude::*;
+use pyo3::{IntoPyObject, IntoPyObjectExt};
+
+/// Makes Python objects of outputs. Whoever polls holds the interpreter's lock.
+pub struct ToPython;
+
+impl<T> Answers<PyResult<T>> for ToPython
+where
+    T: for<'py> IntoPyObject<'py>,
+{
+    fn answer(output: PyResult<T>) -> RawAnswer {
+        Python::attach(|py| match output.and_then(|value| value.into_py_any(py)) {
+            Ok(object) => RawAnswer { status: Status::DONE, value: object.into_ptr().cast() },
+            Err(error) => failed(py, error),
+        })
+    }
+
+    fn panicked(payload: Payload) -> RawAnswer {
+        let message = payload.downcast_ref::<&str>().copied();
+        let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = format!("a Rust future panicked: {}", message.unwrap_or("(no message)"));
+        Python::attach(|py| failed(py, PySystemError::new_err(text)))
+    }
+}
+
+fn failed(py: Python<'_>, error: PyErr) -> RawAnswer {
+    error.restore(py);
+    RawAnswer { status: Status::FAILED, value: ptr::null_mut() }
+}

@@ -1,0 +1,37 @@
+//! Futures that other people's extensions bring (crate `aioxide-awaitable`), for the loop that runs on their thread.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use super::Awaitable;
+use super::future::{AnyFuture, RustFuture};
+use crate::event_loop::EventLoop;
+use crate::ffi::extension::ForeignFuture;
+use crate::imports::imports;
+
+/// Make an awaitable of the running loop.
+pub fn awaitable(py: Python<'_>, name: &'static str, future: ForeignFuture) -> PyResult<Py<Awaitable>> {
+    RustFuture::awaitable(&running_loop(py)?, name, AnyFuture::Foreign(future))
+}
+
+/// Spawn a task on the running loop.
+pub fn spawn(py: Python<'_>, name: &str, future: ForeignFuture) -> PyResult<()> {
+    let event_loop = running_loop(py)?;
+    EventLoop::spawn(event_loop.get(), name.to_owned(), future)
+}
+
+/// The loop that runs on this thread, if it is ours.
+fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, EventLoop>> {
+    let running = imports(py)?.get_running_loop.bind(py).call0()?;
+    if running.is_none() {
+        return Err(PyRuntimeError::new_err("no running event loop"));
+    }
+    running.cast_into::<EventLoop>().map_err(|error| {
+        let class = error.into_inner().get_type();
+        let name = class.fully_qualified_name().map_or_else(|_| "another loop".into(), |name| name.to_string());
+        PyRuntimeError::new_err(format!(
+            "Rust futures need aioxide's event loop, and {name} runs: start the program with aioxide.run(main()), or \
+             asyncio.run(main(), loop_factory=aioxide.new_event_loop)"
+        ))
+    })
+}
