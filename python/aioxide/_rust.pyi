@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable as _Awaitable
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
 from types import GenericAlias
 from typing import Any, Generic, Self, TypedDict, TypeVar, TypeVarTuple, final
@@ -19,6 +19,7 @@ __all__ = [
     "FutureIter",
     "Handle",
     "RedisConnection",
+    "RedisTls",
     "StreamReader",
     "StreamTransport",
     "StreamWriter",
@@ -491,15 +492,15 @@ class RedisConnection:
     def execute(
         self,
         arguments: tuple[Any, ...],
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         own: bool = False,
         idempotent: bool = False,
-    ) -> _Awaitable[Any] | None: ...
+    ) -> Any: ...  # an awaitable, or None
     def execute_several(
-        self, commands: list[tuple[tuple[Any, ...], dict[str, Any]]], transaction: bool
+        self, commands: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]], transaction: bool
     ) -> _Awaitable[list[Any]] | None: ...
     def shape_replies(
-        self, commands: list[tuple[tuple[Any, ...], dict[str, Any]]], replies: list[Any]
+        self, commands: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]], replies: list[Any]
     ) -> list[Any]: ...
     def next_message(self) -> _Awaitable[Any]: ...
     def send_without_reply(self, arguments: tuple[Any, ...]) -> None: ...
@@ -514,3 +515,17 @@ class RedisConnection:
     def waiting(self) -> int: ...
     @property
     def event_loop(self) -> EventLoop: ...
+
+@final
+class RedisTls:
+    def __new__(
+        cls,
+        *,
+        authorities_file: str | None = None,
+        authorities: str | None = None,
+        chain_file: str | None = None,
+        key_file: str | None = None,
+        verify: bool = True,
+        check_name: bool = True,
+        only_tls13: bool = False,
+    ) -> RedisTls: ...

@@ -35,6 +35,8 @@ mod _rust {
     #[pymodule_export]
     use crate::clients::redis::route::_redis_route;
     #[pymodule_export]
+    use crate::clients::redis::settings::RedisTls;
+    #[pymodule_export]
     use crate::event_loop::EventLoop;
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use aioxide_runtime::net::tls::{TlsBuilder, TlsConnector};
+
 use crate::Error;
 use crate::backoff::Backoff;
 
@@ -136,8 +138,8 @@ pub struct Config {
     pub library: Option<(String, String)>,
     /// The version of the protocol.
     pub protocol: Protocol,
-    /// TLS, or none.
-    pub tls: Option<Tls>,
+    /// TLS over TCP, or none.
+    pub tls: Option<TlsConnector>,
     /// How long an attempt to connect and to log in may take; `None` for as long as it takes.
     pub connect_timeout: Option<Duration>,
     /// How long the server may say nothing at all while a reply is awaited; `None` for as long as it takes.
@@ -157,9 +159,6 @@ pub struct Config {
     /// Say READONLY, to read from a replica of a cluster.
     pub read_only: bool,
 }
-
-/// TLS settings, see [`aioxide_runtime::net`].
-pub use crate::stream::Tls;
 
 impl Default for Config {
     fn default() -> Self {

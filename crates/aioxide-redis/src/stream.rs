@@ -1,34 +1,39 @@
 //! A connected stream of any kind.
 
 use std::io;
+use std::net::TcpStream as StdTcpStream;
 
+use aioxide_runtime::net::tls::TlsStream;
 use aioxide_runtime::net::{TcpStream, UnixStream, connect};
 
+use crate::Error;
 use crate::config::{Address, Config};
 
-/// TLS settings.
-#[derive(Clone, Debug)]
-pub struct Tls {}
-
 /// A connected stream. One task reads and writes at the same time.
-#[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<StdTcpStream>>),
     Unix(UnixStream),
 }
 
 impl Stream {
     /// Connects to where `config` says.
-    pub(crate) async fn connect(config: &Config) -> io::Result<Self> {
+    pub(crate) async fn connect(config: &Config) -> Result<Self, Error> {
         match &config.address {
             Address::Tcp { host, port } => {
                 let stream = connect(host, *port).await?;
                 if let Some(keep) = config.keep_alive {
                     stream.set_keep_alive(keep.idle, keep.interval, keep.probes)?;
                 }
-                Ok(Self::Tcp(stream))
+                let Some(tls) = &config.tls else { return Ok(Self::Tcp(stream)) };
+                let secured = tls.connect(host, stream).await.map_err(|error| match error.kind() {
+                    // Whom we do not trust, or who does not trust us; another attempt would end alike.
+                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Error::Tls(error),
+                    _ => error.into(),
+                });
+                Ok(Self::Tls(Box::new(secured?)))
             }
-            Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+            Address::Unix(path) => Ok(UnixStream::connect(path).map(Self::Unix)?),
         }
     }
 
@@ -36,6 +41,7 @@ impl Stream {
     pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer).await,
+            Self::Tls(stream) => stream.read(buffer).await,
             Self::Unix(stream) => stream.read(buffer).await,
         }
     }
@@ -44,6 +50,7 @@ impl Stream {
     pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes).await,
+            Self::Tls(stream) => stream.write(bytes).await,
             Self::Unix(stream) => stream.write(bytes).await,
         }
     }

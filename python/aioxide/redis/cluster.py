@@ -14,7 +14,7 @@ from typing import Any
 
 import redis.asyncio.cluster
 from redis.asyncio.cluster import NodesManager, PipelineCommand
-from redis.cluster import READ_COMMANDS
+from redis.cluster import READ_COMMANDS  # type: ignore[attr-defined]
 from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
@@ -162,7 +162,7 @@ class _Nodes(NodesManager):
         if isinstance(known, ClusterNode):
             known.server_type = node.server_type
             return known
-        return ClusterNode(node.host, node.port, node.server_type, **self.connection_kwargs)
+        return ClusterNode(node.host, int(node.port), node.server_type, **self.connection_kwargs)
 
     async def move_slot(self, e: AskError | MovedError) -> None:
         """Take over what a redirection says."""
@@ -193,12 +193,12 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):
         self._unhurried: asyncio.Task[None] | None = None
         theirs = self.nodes_manager
         nodes = [
-            ClusterNode(node.host, node.port, node.server_type, **self.connection_kwargs)
+            ClusterNode(node.host, int(node.port), node.server_type, **self.connection_kwargs)
             for node in theirs.startup_nodes.values()
         ]
-        self.startup_nodes = nodes
+        self.startup_nodes = nodes  # type: ignore[assignment]
         self.nodes_manager = _Nodes(
-            nodes,
+            nodes,  # type: ignore[arg-type]
             theirs.require_full_coverage,
             theirs.connection_kwargs,
             dynamic_startup_nodes=theirs._dynamic_startup_nodes,
@@ -223,7 +223,7 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):
         strategy = self.load_balancing_strategy if reads else None
         try:
             node = self.nodes_manager.get_node_from_slot(slot, self.read_from_replicas and reads, strategy)
-            engine = node.native_engine()
+            engine = node.native_engine()  # type: ignore[attr-defined]
             reply = None if engine is None else engine.shared.execute(arguments, options)
             if reply is not None:
                 return await reply
@@ -350,7 +350,7 @@ class RedisCluster(redis.asyncio.cluster.RedisCluster):
         """Return a pipeline: commands that leave in one write for each node."""
         if shard_hint:
             raise RedisClusterException("shard_hint is deprecated in cluster mode")
-        return ClusterPipeline(self, transaction)
+        return ClusterPipeline(self, transaction)  # type: ignore[abstract]
 
     async def aclose(self) -> None:
         """Close all connections; who waits for a reply gets a ConnectionError."""
@@ -402,9 +402,8 @@ class _Together(redis.asyncio.cluster.PipelineStrategy):
                     client._initialize = True
                     failed = failed or ""
                     may_have_run = any(getattr(each, "may_have_run", False) for each in lost)
-                    repeats = all(
-                        str_if_bytes(command.args[0]).upper() in client._repeatable for command in stack
-                    )
+                    repeatable = client._repeatable  # type: ignore[attr-defined]
+                    repeats = all(str_if_bytes(command.args[0]).upper() in repeatable for command in stack)
                     if attempt == client.retry.get_retries() or (may_have_run and not repeats):
                         raise
                     # A part that ran would run again, as far as its results are false.

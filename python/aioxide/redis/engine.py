@@ -15,6 +15,7 @@ from redis.asyncio.connection import (
     BlockingConnectionPool,
     Connection,
     ConnectionPool,
+    SSLConnection,
     UnixDomainSocketConnection,
 )
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection
@@ -29,8 +30,8 @@ from .options import NotNative, connection_settings, sentinel_settings
 __all__ = ["Engine"]
 
 _POOLS: dict[type[ConnectionPool], tuple[type[AbstractConnection], ...]] = {
-    ConnectionPool: (Connection, UnixDomainSocketConnection),
-    BlockingConnectionPool: (Connection, UnixDomainSocketConnection),
+    ConnectionPool: (Connection, SSLConnection, UnixDomainSocketConnection),
+    BlockingConnectionPool: (Connection, SSLConnection, UnixDomainSocketConnection),
     SentinelConnectionPool: (SentinelManagedConnection,),
 }
 
@@ -87,7 +88,8 @@ class Engine:
         if not isinstance(loop, EventLoop) or pool.connection_class not in _POOLS.get(type(pool), ()):
             return None
         try:
-            settings = connection_settings(pool.connection_kwargs)
+            uses_tls = pool.connection_class is SSLConnection
+            settings = connection_settings(pool.connection_kwargs, uses_tls)
             if isinstance(pool, SentinelConnectionPool):
                 settings = sentinel_settings(settings, pool)
         except NotNative:

@@ -1,6 +1,7 @@
 """What redis-py's connection keywords mean for a native connection."""
 
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.auth.token import TokenInterface
 from redis.credentials import CredentialProvider, StreamingCredentialProvider
 
+from aioxide._rust import RedisTls
+
 __all__ = ["NotNative", "connection_settings", "sentinel_settings"]
 
 
@@ -16,8 +19,8 @@ class NotNative(Exception):
     """The keywords ask for something that only redis-py's own connections do."""
 
 
-def connection_settings(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a native connection; NotNative where there cannot be one."""
+def connection_settings(keywords: Mapping[str, Any], tls: bool = False) -> dict[str, Any]:
+    """Return the settings of a native connection, perhaps with TLS; NotNative where there cannot be one."""
     provider = keywords.get("credential_provider")
     if keywords.get("redis_connect_func") or isinstance(provider, StreamingCredentialProvider):
         raise NotNative
@@ -39,6 +42,7 @@ def connection_settings(keywords: Mapping[str, Any]) -> dict[str, Any]:
         "protocol": None if protocol is None else int(protocol),
         "connect_timeout": connect_timeout,
         "stall_timeout": timeout,
+        "tls": _tls(keywords) if tls else None,
         "health_check": keywords.get("health_check_interval") or None,
         "keep_alive": _keep_alive(keywords),
         "backoff": _backoff(keywords.get("retry")),
@@ -46,6 +50,33 @@ def connection_settings(keywords: Mapping[str, Any]) -> dict[str, Any]:
         "encoding_errors": keywords.get("encoding_errors", "strict"),
         "decode_responses": bool(keywords.get("decode_responses")),
     }
+
+
+_OPENSSL_ONLY = (
+    "ssl_ca_path",
+    "ssl_ciphers",
+    "ssl_exclude_verify_flags",
+    "ssl_include_verify_flags",
+    "ssl_password",
+)
+"""Keywords that mean something to OpenSSL alone."""
+
+
+def _tls(keywords: Mapping[str, Any]) -> RedisTls:
+    """Return what redis-py's keywords mean for rustls; NotNative where only OpenSSL does what they say."""
+    if any(keywords.get(name) for name in _OPENSSL_ONLY):
+        raise NotNative
+    required = keywords.get("ssl_cert_reqs", "required")
+    minimum = keywords.get("ssl_min_version")
+    return RedisTls(
+        authorities_file=keywords.get("ssl_ca_certs"),
+        authorities=keywords.get("ssl_ca_data"),
+        chain_file=keywords.get("ssl_certfile"),
+        key_file=keywords.get("ssl_keyfile"),
+        verify=required not in (None, "none", ssl.CERT_NONE),
+        check_name=bool(keywords.get("ssl_check_hostname", True)),
+        only_tls13=minimum == ssl.TLSVersion.TLSv1_3,
+    )
 
 
 class _Credentials:

@@ -316,7 +316,7 @@ async def create_connection(
     """Connect to a server, for one user: a URL, a (host, port), or the path of a Unix socket."""
     settings, encoding = settings_of(address, db, password, ssl, encoding, timeout)
     made = Connection({**settings, "single_connection_client": True}, encoding)
-    return await connected(made)  # type: ignore[no-any-return]
+    return await connected(made)
 
 
 async def create_pool(
@@ -336,4 +336,4 @@ async def create_pool(
     settings, encoding = settings_of(
         address, db, password, ssl, encoding, create_connection_timeout or timeout
     )
-    return await connected(ConnectionsPool(settings, encoding, minsize, maxsize))  # type: ignore[no-any-return]
+    return await connected(ConnectionsPool(settings, encoding, minsize, maxsize))

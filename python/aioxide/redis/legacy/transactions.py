@@ -89,7 +89,7 @@ class MultiExec(Collected):
         for words, *_ in self._commands:
             pipeline.execute_command(*words)
         try:
-            return await pipeline.execute(raise_on_error=False)  # type: ignore[no-any-return]
+            return await pipeline.execute(raise_on_error=False)
         except WatchError as error:
             raise WatchVariableError("WATCH", [error]) from error
         except ExecAbortError as error:

@@ -108,7 +108,7 @@ class StreamWorker:
         self._handler = handler
         self._is_named = consumer is not None
         self.consumer = consumer or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        encoder: Any = None if isinstance(client, str) else client.get_encoder()  # type: ignore[no-untyped-call]
+        encoder: Any = None if isinstance(client, str) else client.get_encoder()
         self._options = Options(
             concurrency=concurrency,
             batch=batch,

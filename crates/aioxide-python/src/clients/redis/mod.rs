@@ -10,4 +10,4 @@ pub mod call;
 pub mod connection;
 mod receiver;
 pub mod route;
-mod settings;
+pub mod settings;

@@ -1,16 +1,18 @@
 //! A client's options, as the Python half names them, for the client crate.
 
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
-use aioxide_redis::config::{Address, CredentialSource, Credentials, KeepAlive, Protocol};
+use aioxide_redis::config::{Address, CredentialSource, Credentials, KeepAlive, Protocol, TlsConnector};
 use aioxide_redis::connection::receiver::Locator;
 use aioxide_redis::{Backoff, Config, Error, Role, Sentinel};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::rc::Rc;
 
 use super::arguments::Encoding;
+use crate::error::os_error;
 
 /// What `RedisConnection` is made with.
 pub struct Settings {
@@ -68,7 +70,7 @@ impl Settings {
             client_name: options.get::<Option<String>>("client_name")?.flatten(),
             library: options.get::<Option<(String, String)>>("library")?.flatten(),
             protocol,
-            tls: None,
+            tls: options.get::<Option<Py<RedisTls>>>("tls")?.flatten().map(|tls| tls.get().connector.clone()),
             connect_timeout: options.duration("connect_timeout")?,
             stall_timeout: options.duration("stall_timeout")?,
             health_check: options.duration("health_check")?,
@@ -108,6 +110,62 @@ fn read_sentinel(options: &Options<'_, '_>) -> PyResult<Sentinel> {
         .with_config(Settings::read(&settings)?.config)
         .with_fewest_others(options.get("min_other_sentinels")?.unwrap_or(0))
         .with_forced_host(options.get::<Option<String>>("force_master_ip")?.flatten()))
+}
+
+/// Whom a client trusts and who it says it is; made once, as reading the system's authorities takes a while.
+#[pyclass(module = "aioxide._rust", frozen)]
+pub struct RedisTls {
+    connector: TlsConnector,
+}
+
+#[pymethods]
+impl RedisTls {
+    /// Trust the system's authorities, and those in a PEM file or in PEM text; with a certificate chain and its key, both
+    /// PEM files, answer a server that asks for one. OSError or ValueError for what cannot be read.
+    #[new]
+    #[pyo3(signature = (*, authorities_file=None, authorities=None, chain_file=None, key_file=None, verify=true, check_name=true, only_tls13=false))]
+    #[expect(clippy::too_many_arguments, reason = "keywords, as redis-py has them")]
+    fn new(
+        py: Python<'_>,
+        authorities_file: Option<PathBuf>,
+        authorities: Option<&str>,
+        chain_file: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+        verify: bool,
+        check_name: bool,
+        only_tls13: bool,
+    ) -> PyResult<Self> {
+        let build = || {
+            let mut builder = TlsConnector::builder();
+            if let Some(path) = authorities_file {
+                builder = builder.authorities_file(path)?.system_authorities_too();
+            }
+            if let Some(text) = authorities {
+                builder = builder.authorities(text.as_bytes())?.system_authorities_too();
+            }
+            if let Some(chain) = chain_file {
+                let key = key_file.unwrap_or_else(|| chain.clone());
+                builder = builder.identity_files(chain, key)?;
+            }
+            if only_tls13 {
+                builder = builder.only_tls13();
+            }
+            builder = match (verify, check_name) {
+                (false, _) => builder.dangerously_accept_any_certificate(),
+                (true, false) => builder.dangerously_accept_any_name(),
+                (true, true) => builder,
+            };
+            // The client's own limit covers the handshake.
+            builder.handshake_timeout(None).build()
+        };
+        let connector = build().map_err(|error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput => {
+                PyValueError::new_err(error.to_string())
+            }
+            _ => os_error(py, &error),
+        })?;
+        Ok(Self { connector })
+    }
 }
 
 /// Ask a callable without arguments that returns user and password, either of them None.
