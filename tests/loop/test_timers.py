@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import sys
 import time
@@ -178,3 +179,11 @@ async def test_many_sleepers_wake_together(loop):
     begin = time.monotonic()
     await asyncio.gather(*(asyncio.sleep(0.05) for _ in range(count)))
     assert 0.045 <= time.monotonic() - begin < 5
+
+
+async def test_the_time_of_a_timer_is_a_float(loop, is_aioxide):
+    when = math.ceil(loop.time()) + 60
+    timer = loop.call_at(when, print)
+    assert timer.when() == when
+    assert type(timer.when()) is (float if is_aioxide else int)
+    timer.cancel()
