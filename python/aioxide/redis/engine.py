@@ -63,6 +63,7 @@ class Engine:
         self._stall_timeout = settings["stall_timeout"]
         self._idle: list[RedisConnection] = []
         self._leased = 0
+        self._busy: set[RedisConnection] = set()
         self._most = most
         self._patience = patience
         self._released = asyncio.Event()
@@ -136,7 +137,7 @@ class Engine:
         except BaseException:
             # It may be blocked in the server for long still.
             connection.close()
-            self._release(None)
+            self._release(connection)
             raise
         self._release(connection)
         return reply
@@ -154,16 +155,18 @@ class Engine:
         if self._leased >= self._most:
             raise ConnectionError("No connection available.")
         self._leased += 1
-        return self._idle.pop() if self._idle else self.connection()
+        connection = self._idle.pop() if self._idle else self.connection()
+        self._busy.add(connection)
+        return connection
 
-    def _release(self, connection: RedisConnection | None) -> None:
+    def _release(self, connection: RedisConnection) -> None:
         self._leased -= 1
+        self._busy.discard(connection)
         self._released.set()
-        if connection is not None:
-            if self._closed:
-                connection.close()
-            else:
-                self._idle.append(connection)
+        if self._closed:
+            connection.close()
+        elif connection.stage != "closed":
+            self._idle.append(connection)
 
     def close(self) -> None:
         """Close every connection; who waits gets a ConnectionError."""
@@ -172,8 +175,9 @@ class Engine:
             self._cached.close()
         for connection in self.all_shared:
             connection.close()
-        while self._idle:
-            self._idle.pop().close()
+        for connection in (*self._idle, *self._busy):
+            connection.close()
+        self._idle.clear()
 
 
 def _is_repeatable(name: Any) -> bool:
