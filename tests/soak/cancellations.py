@@ -2,8 +2,9 @@
 
     python tests/soak/cancellations.py [--commands 1000000] [--kill] [--seed N]
 
-A private redis-server is started. With --kill connections are killed at random, too; without, no connection may be
-lost for a caller that gave up. The exit status is 1 when a reply is not its caller's, or something is left behind.
+A private redis-server is started. With --kill connections are killed at random, too; without, no connection
+may be lost for a caller that gave up. The exit status is 1 when a reply is not its caller's, or something is
+left behind.
 """
 
 from __future__ import annotations
