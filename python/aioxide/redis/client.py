@@ -124,7 +124,8 @@ class Redis(redis.asyncio.Redis):
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline: commands that leave in one write, as one transaction unless told otherwise."""
-        return Pipeline(self, transaction, shard_hint)
+        pool, callbacks = self.connection_pool, self.response_callbacks
+        return Pipeline(pool, callbacks, transaction, shard_hint, self)
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """Close the client's connections; who waits for a reply gets a ConnectionError."""

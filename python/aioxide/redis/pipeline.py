@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import redis.asyncio.client
+from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import ExecAbortError, ResponseError, WatchError
 
 if TYPE_CHECKING:
@@ -18,8 +19,16 @@ class Pipeline(redis.asyncio.client.Pipeline):
     commands that change a connection or block it, runs on a connection of redis-py's own.
     """
 
-    def __init__(self, client: "Redis", transaction: bool, shard_hint: str | None) -> None:
-        super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
+    def __init__(
+        self,
+        connection_pool: ConnectionPool,
+        response_callbacks: Any,
+        transaction: bool,
+        shard_hint: str | None,
+        client: "Redis | None" = None,
+    ) -> None:
+        """As redis-py's, with the client whose connection is shared; without one it is redis-py's."""
+        super().__init__(connection_pool, response_callbacks, transaction, shard_hint)
         self._client = client
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
@@ -28,7 +37,8 @@ class Pipeline(redis.asyncio.client.Pipeline):
         With ``raise_on_error`` the first error is raised; else errors are in the list.
         """
         stack = self.command_stack
-        engine = None if self.watching or not stack else self._client.native_engine()
+        client = self._client
+        engine = None if client is None or self.watching or not stack else client.native_engine()
         if engine is None:
             return await super().execute(raise_on_error)
         if self.scripts:
