@@ -143,6 +143,18 @@ async def test_transactions_refused_aborted_and_lost(
                 await watched.execute()
 
 
+async def test_a_server_that_is_loading_fails_the_whole_pipeline(
+    loop: asyncio.AbstractEventLoop, server: Service
+) -> None:
+    loading = "return redis.error_reply('LOADING Redis is loading the dataset in memory')"
+    async with connected(server, retry=None) as client:
+        with pytest.raises(redis.BusyLoadingError):
+            await client.eval(loading, 0)
+        with pytest.raises(redis.BusyLoadingError):
+            await client.pipeline(transaction=False).get("a").eval(loading, 0).execute(raise_on_error=False)
+        assert await client.ping()
+
+
 async def test_what_is_huge_comes_and_goes(loop: asyncio.AbstractEventLoop, server: Service) -> None:
     value = random.Random(1).randbytes(64 << 20)
     async with connected(server) as client:

@@ -247,7 +247,12 @@ impl Call {
                 let mut objects = Vec::with_capacity(replies.len());
                 for reply in replies {
                     match reply {
-                        Reply::Value(object) | Reply::Error(object) => objects.push(object),
+                        Reply::Value(object) => objects.push(object),
+                        Reply::Error(object) if self.connection.get().is_response_error(py, &object) => {
+                            objects.push(object);
+                        }
+                        // The server does not answer commands at all: it loads, or does not know us.
+                        Reply::Error(object) => return Err(PyErr::from_value(object.into_bound(py))),
                         Reply::Failed(error) => objects.push(error.into_value(py).into_any()),
                     }
                 }
