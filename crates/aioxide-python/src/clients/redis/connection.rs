@@ -127,7 +127,8 @@ impl RedisConnection {
             Error::Network { source, may_have_run: false } => {
                 let (errno, text) = (source.raw_os_error(), plain(source));
                 let errno = errno.map_or_else(String::new, |errno| format!("Error {errno} "));
-                self.make_exception(py, "ConnectionError", format!("{errno}connecting to {address}. {text}."))
+                let text = format!("{errno}connecting to {address}. {text}.");
+                self.marked(py, "ConnectionError", text, false)
             }
             Error::Network { source, may_have_run: true } => {
                 let text = match source.kind() {
