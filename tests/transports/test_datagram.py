@@ -147,6 +147,8 @@ async def test_an_endpoint_with_a_local_address(loop):
 
 async def test_a_mock_in_place_of_asyncios_get_extra_info_is_asked_of_endpoints(loop):
     async with endpoint(local_addr=(LOCALHOST, 0)) as local:
+        if not isinstance(local.transport, asyncio.DatagramTransport):
+            pytest.skip("this Python's own endpoints are no asyncio.DatagramTransport")
         with mock.patch("asyncio.DatagramTransport.get_extra_info", return_value="mocked") as asked:
             assert local.transport.get_extra_info("sockname") == "mocked"
             asked.assert_called_once_with("sockname")

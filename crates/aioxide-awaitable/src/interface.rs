@@ -54,9 +54,11 @@ impl Interface {
         let version =
             || aioxide.getattr("__version__").map_or_else(|_| "?".into(), |version| version.to_string());
         if table.is_null() {
+            // First of all: nothing of Python may run while an exception is set.
+            let cause = PyErr::take(py);
             let text =
                 format!("aioxide {} is too old for this extension's Rust futures: upgrade it", version());
-            return Err(refusal(py, &text, PyErr::take(py)));
+            return Err(refusal(py, &text, cause));
         }
         // SAFETY: a table begins with its version, in every version.
         let found = unsafe { (*table).version };
