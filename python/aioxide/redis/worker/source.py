@@ -72,13 +72,16 @@ class Source:
     async def _repeat(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Take one step after the other; after trouble with Redis wait a while, longer each time."""
         backoff = Backoff(self._options.reconnect_delay, self._options.longest_reconnect_delay)
-        while True:
+        task = asyncio.current_task()
+        while task is None or not task.cancelling():
             try:
                 await step()
             except TROUBLE as error:
                 await self._endure(error, backoff)
             else:
                 backoff.reset()
+        # A step that had what it waited for took no notice, as asyncio.wait_for up to Python 3.11.
+        raise asyncio.CancelledError
 
     async def _endure(self, error: BaseException, backoff: Backoff) -> None:
         """Say what is wrong, wait, and see to it that the group exists again."""
