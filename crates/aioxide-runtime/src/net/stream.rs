@@ -58,27 +58,13 @@ where
     /// Fills `buffer`, or fails with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). What was read
     /// is lost if the future is dropped.
     pub async fn read_exact(&self, buffer: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.read(&mut buffer[filled..]).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => filled += count,
-            }
-        }
-        Ok(())
+        fill(buffer, async |room| self.read(room).await).await
     }
 
     /// Appends everything to `contents` until the peer ends its direction. What was read so far
     /// stays there if the future is dropped.
     pub async fn read_to_end(&self, contents: &mut Vec<u8>) -> io::Result<usize> {
-        let before = contents.len();
-        let mut piece = [0; 8192];
-        loop {
-            match self.read(&mut piece).await? {
-                0 => return Ok(contents.len() - before),
-                count => contents.extend_from_slice(&piece[..count]),
-            }
-        }
+        drain(contents, async |room| self.read(room).await).await
     }
 
     /// Writes what fits now, at least one byte unless `bytes` is empty. Nothing was written if the
@@ -88,14 +74,8 @@ where
     }
 
     /// Writes everything. Some of it may have been written if the future is dropped.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.write(bytes).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                count => bytes = &bytes[count..],
-            }
-        }
-        Ok(())
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        pour(bytes, async |rest| self.write(rest).await).await
     }
 
     /// Ends one direction or both: the peer reads to the end of what was written.
@@ -108,4 +88,47 @@ impl<S: AsFd> AsFd for Stream<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.std.as_fd()
     }
+}
+
+/// Fills `buffer` by reads that bring at least one byte each.
+pub(super) async fn fill(
+    mut buffer: &mut [u8],
+    read: impl AsyncFn(&mut [u8]) -> io::Result<usize>,
+) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match read(buffer).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => buffer = &mut buffer[count..],
+        }
+    }
+    Ok(())
+}
+
+/// Appends all that reads bring to `contents`; returns how much that was.
+pub(super) async fn drain(
+    contents: &mut Vec<u8>,
+    read: impl AsyncFn(&mut [u8]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let before = contents.len();
+    let mut piece = [0; 8192];
+    loop {
+        match read(&mut piece).await? {
+            0 => return Ok(contents.len() - before),
+            count => contents.extend_from_slice(&piece[..count]),
+        }
+    }
+}
+
+/// Has everything written, by writes that take at least one byte each.
+pub(super) async fn pour(
+    mut bytes: &[u8],
+    write: impl AsyncFn(&[u8]) -> io::Result<usize>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match write(bytes).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => bytes = &bytes[count..],
+        }
+    }
+    Ok(())
 }

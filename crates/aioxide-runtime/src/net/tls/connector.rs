@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 
 use super::super::stream::Stream;
 use super::stream::TlsStream;
-use super::verification::{AnyCertificate, AnyName};
+use super::verification::LessCareful;
 use crate::time::timeout;
 
 /// Makes TLS streams. Cheap to clone; connections of clones resume each other's sessions.
@@ -176,8 +176,8 @@ impl TlsBuilder {
             .map_err(invalid)?;
         let verifier: Option<Arc<dyn ServerCertVerifier>> = match self.checks {
             Checks::Everything => None,
-            Checks::AllButName => Some(Arc::new(AnyName::new(self.roots()?, provider))),
-            Checks::Nothing => Some(Arc::new(AnyCertificate::new(provider))),
+            Checks::AllButName => Some(Arc::new(LessCareful::any_name(self.roots()?, provider))),
+            Checks::Nothing => Some(Arc::new(LessCareful::any_certificate(provider))),
         };
         let config = match verifier {
             None => config.with_root_certificates(self.roots()?),

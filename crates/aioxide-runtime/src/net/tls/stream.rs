@@ -19,7 +19,7 @@ use std::task::Poll;
 
 use rustls::ClientConnection;
 
-use super::super::stream::Stream;
+use super::super::stream::{Stream, drain, fill, pour};
 use super::connector::invalid;
 
 /// A connected stream that speaks TLS. Dropping it tells the peer and closes the connection.
@@ -108,27 +108,13 @@ where
     /// Fills `buffer`, or fails with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). What was read is lost
     /// if the future is dropped.
     pub async fn read_exact(&self, buffer: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.read(&mut buffer[filled..]).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => filled += count,
-            }
-        }
-        Ok(())
+        fill(buffer, async |room| self.read(room).await).await
     }
 
     /// Appends everything to `contents` until the peer ends its direction. What was read so far stays there
     /// if the future is dropped.
     pub async fn read_to_end(&self, contents: &mut Vec<u8>) -> io::Result<usize> {
-        let before = contents.len();
-        let mut piece = [0; 8192];
-        loop {
-            match self.read(&mut piece).await? {
-                0 => return Ok(contents.len() - before),
-                count => contents.extend_from_slice(&piece[..count]),
-            }
-        }
+        drain(contents, async |room| self.read(room).await).await
     }
 
     /// Writes as much as is encrypted at once, at least one byte unless `bytes` is empty, and waits until the
@@ -154,12 +140,8 @@ where
     }
 
     /// Writes everything. Some of it may have been written if the future is dropped.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let count = self.write(bytes).await?;
-            bytes = &bytes[count..];
-        }
-        Ok(())
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        pour(bytes, async |rest| self.write(rest).await).await
     }
 
     /// Waits until the kernel has everything that was encrypted: only needed after a write that was dropped.

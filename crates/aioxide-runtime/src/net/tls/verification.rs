@@ -11,60 +11,25 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// Accepts what a trusted authority vouches for, whatever it is called.
+/// Accepts what a trusted authority vouches for, whatever it is called; or everything.
 #[derive(Debug)]
-pub(super) struct AnyName {
-    roots: RootCertStore,
+pub(super) struct LessCareful {
+    /// Who has to vouch; `None` where nobody has to.
+    authorities: Option<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
 
-impl AnyName {
-    pub(super) fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Self {
-        Self { roots, provider }
+impl LessCareful {
+    pub(super) fn any_name(authorities: RootCertStore, provider: Arc<CryptoProvider>) -> Self {
+        Self { authorities: Some(authorities), provider }
+    }
+
+    pub(super) fn any_certificate(provider: Arc<CryptoProvider>) -> Self {
+        Self { authorities: None, provider }
     }
 }
 
-/// Accepts everything.
-#[derive(Debug)]
-pub(super) struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-}
-
-impl AnyCertificate {
-    pub(super) fn new(provider: Arc<CryptoProvider>) -> Self {
-        Self { provider }
-    }
-}
-
-macro_rules! check_signatures {
-    () => {
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            let algorithms = &self.provider.signature_verification_algorithms;
-            verify_tls12_signature(message, certificate, signature, algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            let algorithms = &self.provider.signature_verification_algorithms;
-            verify_tls13_signature(message, certificate, signature, algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.provider.signature_verification_algorithms.supported_schemes()
-        }
-    };
-}
-
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for LessCareful {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -73,26 +38,41 @@ impl ServerCertVerifier for AnyName {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        let certificate = ParsedCertificate::try_from(certificate)?;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
+        if let Some(authorities) = &self.authorities {
+            let algorithms = self.provider.signature_verification_algorithms.all;
+            let certificate = ParsedCertificate::try_from(certificate)?;
+            verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                authorities,
+                intermediates,
+                now,
+                algorithms,
+            )?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
-    check_signatures!();
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
+    fn verify_tls12_signature(
         &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
-    check_signatures!();
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
