@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::connection::receiver::{Locator, Receiver};
 use crate::connection::session::{Retry, Unit};
-use crate::proto::{Command, FromValue, ReplyBuilder, Value, ValueBuilder};
+use crate::proto::{Command, FromValue, Value, ValueBuilder};
 
 /// A client. Clones share its connection, which is closed when the last of them is dropped.
 ///
@@ -31,7 +31,7 @@ use crate::proto::{Command, FromValue, ReplyBuilder, Value, ValueBuilder};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Client {
-    connection: Connection<Values>,
+    connection: Connection<ValueBuilder>,
 }
 
 impl Client {
@@ -41,14 +41,14 @@ impl Client {
     /// Outside of a runtime.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { connection: Connection::new(config, None, Values::default()) }
+        Self { connection: Connection::new(config, None, ValueBuilder::default()) }
     }
 
     /// Makes a client whose server is looked for before each attempt to connect, as with
     /// [`Sentinel`](crate::Sentinel).
     #[must_use]
     pub fn located(config: Config, locator: Locator) -> Self {
-        Self { connection: Connection::new(config, Some(locator), Values::default()) }
+        Self { connection: Connection::new(config, Some(locator), ValueBuilder::default()) }
     }
 
     /// Runs a command and converts its reply; an error reply is [`Error::Server`].
@@ -70,7 +70,7 @@ impl Client {
         }
         let mut encoded = Vec::new();
         commands.iter().for_each(|command| command.encode_into(&mut encoded));
-        self.ask(&encoded, Unit::Pipeline(commands.len()), commands.len(), Retry::IfUnsent).await
+        self.ask(&encoded, Unit::Pipeline(commands.len()), Retry::IfUnsent).await
     }
 
     /// Runs commands as one transaction (MULTI, EXEC). An error while they are queued runs none of them.
@@ -79,8 +79,8 @@ impl Client {
         Command::new("MULTI").encode_into(&mut encoded);
         commands.iter().for_each(|command| command.encode_into(&mut encoded));
         Command::new("EXEC").encode_into(&mut encoded);
-        let replies = commands.len() + 2;
-        let mut values = self.ask(&encoded, Unit::Transaction(replies), replies, Retry::IfUnsent).await?;
+        let unit = Unit::Transaction(commands.len() + 2);
+        let mut values = self.ask(&encoded, unit, Retry::IfUnsent).await?;
         match values.pop() {
             Some(Value::Array(results)) => Ok(results),
             // The first that was refused says more than EXECABORT.
@@ -106,7 +106,7 @@ impl Client {
     async fn send(&self, command: &Command, retry: Retry) -> Result<Value, Error> {
         let mut encoded = Vec::new();
         command.encode_into(&mut encoded);
-        let mut values = self.ask(&encoded, Unit::Single, 1, retry).await?;
+        let mut values = self.ask(&encoded, Unit::Single, retry).await?;
         match values.pop() {
             Some(Value::Error(error)) => Err(Error::Server(error)),
             Some(value) => Ok(value),
@@ -114,15 +114,9 @@ impl Client {
         }
     }
 
-    async fn ask(
-        &self,
-        encoded: &[u8],
-        unit: Unit,
-        replies: usize,
-        retry: Retry,
-    ) -> Result<Vec<Value>, Error> {
+    async fn ask(&self, encoded: &[u8], unit: Unit, retry: Retry) -> Result<Vec<Value>, Error> {
         self.connection.room().await;
-        let waiting = Rc::new(Waiting::new(replies));
+        let waiting = Rc::new(Waiting::new(unit.replies()));
         if self.connection.send(encoded, unit, retry, Rc::clone(&waiting)).is_err() {
             return Err(Error::Closed);
         }
@@ -132,7 +126,7 @@ impl Client {
 
 /// Somebody waits for so many replies.
 #[derive(Debug)]
-struct Waiting {
+pub struct Waiting {
     state: RefCell<State>,
 }
 
@@ -179,13 +173,8 @@ impl Waiting {
     }
 }
 
-/// Makes values and hands them to waiting futures.
-#[derive(Debug, Default)]
-struct Values {
-    builder: ValueBuilder,
-}
-
-impl Receiver for Values {
+/// Values go to waiting futures.
+impl Receiver for ValueBuilder {
     type Slot = Rc<Waiting>;
 
     fn begin(&mut self, _slot: Option<&Self::Slot>) {}
@@ -205,56 +194,4 @@ impl Receiver for Values {
     }
 
     fn push(&mut self, _message: Value) {}
-}
-
-impl ReplyBuilder for Values {
-    type Reply = Value;
-
-    fn null(&mut self) -> Value {
-        self.builder.null()
-    }
-
-    fn simple_string(&mut self, text: &[u8]) -> Value {
-        self.builder.simple_string(text)
-    }
-
-    fn error(&mut self, text: &[u8]) -> Value {
-        self.builder.error(text)
-    }
-
-    fn integer(&mut self, value: i64) -> Value {
-        self.builder.integer(value)
-    }
-
-    fn bulk_string(&mut self, bytes: &[u8]) -> Value {
-        self.builder.bulk_string(bytes)
-    }
-
-    fn boolean(&mut self, value: bool) -> Value {
-        self.builder.boolean(value)
-    }
-
-    fn double(&mut self, value: f64) -> Value {
-        self.builder.double(value)
-    }
-
-    fn big_number(&mut self, digits: &[u8]) -> Value {
-        self.builder.big_number(digits)
-    }
-
-    fn verbatim_string(&mut self, format: [u8; 3], text: &[u8]) -> Value {
-        self.builder.verbatim_string(format, text)
-    }
-
-    fn array(&mut self, items: Vec<Value>) -> Value {
-        self.builder.array(items)
-    }
-
-    fn set(&mut self, items: Vec<Value>) -> Value {
-        self.builder.set(items)
-    }
-
-    fn map(&mut self, pairs: Vec<(Value, Value)>) -> Value {
-        self.builder.map(pairs)
-    }
 }

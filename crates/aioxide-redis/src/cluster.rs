@@ -14,6 +14,7 @@ use aioxide_runtime::sleep;
 
 use crate::backoff::Backoff;
 use crate::config::{Address, Config};
+use crate::connection::session::Retry;
 use crate::proto::{Command, FromValue, SLOTS, ServerError, Value};
 use crate::{Client, Error};
 
@@ -52,13 +53,6 @@ struct Shared {
     turn: Cell<usize>,
 }
 
-/// What is known of a command that runs.
-#[derive(Clone, Copy)]
-enum Lost {
-    IsTold,
-    IsRepeated,
-}
-
 impl Cluster {
     /// A client of the cluster that has nodes at `seeds`. `config` holds for each node; its address is not used, and its
     /// back-off is that between attempts to run a command.
@@ -91,12 +85,12 @@ impl Cluster {
 
     /// Runs a command where its keys are, and converts its reply. Keys in several slots are [`Error::Misuse`].
     pub async fn run<T: FromValue>(&self, command: &Command) -> Result<T, Error> {
-        self.send(command, Lost::IsTold).await?.convert().map_err(Error::UnexpectedReply)
+        self.send(command, Retry::IfUnsent).await?.convert().map_err(Error::UnexpectedReply)
     }
 
     /// Runs a command which may run twice: it is sent again where the connection died before the reply.
     pub async fn run_idempotent<T: FromValue>(&self, command: &Command) -> Result<T, Error> {
-        self.send(command, Lost::IsRepeated).await?.convert().map_err(Error::UnexpectedReply)
+        self.send(command, Retry::Idempotent).await?.convert().map_err(Error::UnexpectedReply)
     }
 
     /// Gets the values of keys in any slots: a command for each slot, so not atomic.
@@ -122,7 +116,7 @@ impl Cluster {
         self.shared.nodes.borrow_mut().entry(address.clone()).or_insert_with(make).clone()
     }
 
-    async fn send(&self, command: &Command, lost: Lost) -> Result<Value, Error> {
+    async fn send(&self, command: &Command, retry: Retry) -> Result<Value, Error> {
         let slot = keys::slot_of(command)?;
         let shared = &self.shared;
         let (mut redirections, mut failed) = (0, 0);
@@ -156,7 +150,7 @@ impl Cluster {
             let may_try_again = match &error {
                 Error::Server(refusal) => matches!(refusal.code(), "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN"),
                 Error::Network { may_have_run, .. } | Error::Timeout { may_have_run, .. } => {
-                    !may_have_run || matches!(lost, Lost::IsRepeated)
+                    !may_have_run || retry == Retry::Idempotent
                 }
                 other => other.is_transient(),
             };

@@ -9,11 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 
-use aioxide_runtime::timeout;
-
 use crate::Error;
 use crate::config::{Address, Config};
-use crate::connection::handshake::{Dialogue, greet_in};
+use crate::connection::handshake::{Dialogue, within};
 use crate::connection::receiver::{Locate, Located, Role};
 use crate::proto::{Command, Value};
 use crate::stream::Stream;
@@ -94,13 +92,7 @@ impl Sentinel {
                 address
             };
             let question = self.ask_one(&address);
-            let answer = match self.config.connect_timeout {
-                Some(limit) => timeout(limit, question)
-                    .await
-                    .unwrap_or(Err(Error::Timeout { what: "asking a sentinel", may_have_run: false })),
-                None => question.await,
-            };
-            match answer {
+            match within(self.config.connect_timeout, "asking a sentinel", question).await {
                 Ok(Some(located)) => {
                     let mut addresses = self.addresses.borrow_mut();
                     if let Some(place) = addresses.iter().position(|other| *other == address)
@@ -123,7 +115,7 @@ impl Sentinel {
         let config = Config { address: address.clone(), ..self.config.clone() };
         let stream = Stream::connect(&config).await?;
         let mut dialogue = Dialogue::new(&stream);
-        greet_in(&mut dialogue, &config).await?;
+        dialogue.greet(&config).await?;
         if self.role == Role::Replica
             && let Some(address) = self.replica(&mut dialogue).await?
         {

@@ -158,23 +158,30 @@ impl EventLoop {
         }
     }
 
+    /// Put a callback into the ready queue. It comes back where the cell does not open, with the reason, and without one
+    /// where the loop is closed.
+    #[inline]
+    fn make_ready(&self, callback: Callback) -> Result<(), (Option<Refused>, Callback)> {
+        let pushed = self.core.give(callback, |core, callback| match core {
+            Some(core) => {
+                core.ready.push(callback);
+                Ok(())
+            }
+            None => Err((None, callback)),
+        });
+        pushed.unwrap_or_else(|(refused, callback)| Err((Some(refused), callback)))
+    }
+
     /// Leave a callback to the thread that runs the loop, which is this one if `is_here`. It may be called with the
     /// cell open, and on threads that Python knows nothing of; a closed loop forgets the callback.
     pub fn hand_in(&self, callback: Callback, is_here: bool) {
-        let mut callback = Some(callback);
-        if is_here {
-            Python::attach(|_| {
-                // Refused where the cell is open: then the inbox, which is looked at before the loop sleeps again.
-                let _ = self.core.with(|core| {
-                    if let Some(core) = core
-                        && let Some(callback) = callback.take()
-                    {
-                        core.ready.push(callback);
-                    }
-                });
-            });
-        }
-        if let Some(callback) = callback
+        let left = if is_here {
+            // Refused where the cell is open: then the inbox, which is looked at before the loop sleeps again.
+            Python::attach(|_| self.make_ready(callback)).err().map(|(_, callback)| callback)
+        } else {
+            Some(callback)
+        };
+        if let Some(callback) = left
             && let Ok(true) = self.inbox.push(callback)
         {
             self.wake();

@@ -282,18 +282,11 @@ impl EventLoop {
     /// exist that do so by mistake; here they work.
     pub fn enqueue(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
         let this = event_loop.get();
-        let refused = this.core.give(callback, |core, callback| match core {
-            Some(core) => {
-                core.ready.push(callback);
-                None
-            }
-            None => Some(callback),
-        });
-        match refused {
-            Ok(None) => Ok(()),
-            Ok(Some(_callback)) => this.opened(Ok(None)),
-            Err((Refused::OtherThread, callback)) => post(event_loop, callback),
-            Err((refused, _callback)) => this.opened(Err(refused)),
+        match this.make_ready(callback) {
+            Ok(()) => Ok(()),
+            Err((Some(Refused::OtherThread), callback)) => post(event_loop, callback),
+            Err((Some(refused), _callback)) => this.opened(Err(refused)),
+            Err((None, _callback)) => this.opened(Ok(None)),
         }
     }
 

@@ -60,10 +60,6 @@ struct Shared<R: Receiver> {
     wanted: Signal,
     /// Those who wait until there is room.
     crowd: RefCell<VecDeque<Waker>>,
-    /// Sent first on every connection, without replies.
-    preamble: RefCell<Vec<u8>>,
-    /// Whether to connect although nothing is to be sent.
-    is_kept_open: Cell<bool>,
     /// The present connection is not to be used any more.
     is_broken: Cell<bool>,
     /// The present connection is given up when what was written has its replies: its server is not the master any more.
@@ -91,8 +87,6 @@ impl<R: Receiver> Connection<R> {
             stage: Cell::new(Stage::Idle),
             wanted: Signal::default(),
             crowd: RefCell::default(),
-            preamble: RefCell::default(),
-            is_kept_open: Cell::new(false),
             is_broken: Cell::new(false),
             is_retiring: Cell::new(false),
             stall_changed: Signal::default(),
@@ -121,17 +115,6 @@ impl<R: Receiver> Connection<R> {
         Ok(())
     }
 
-    /// Queues encoded commands that have no replies, as SUBSCRIBE, for the present connection only; tells whether it is
-    /// not closed. What must hold on later connections too belongs into the preamble.
-    pub fn send_without_reply(&self, encoded: &[u8]) -> bool {
-        if self.shared.stage.get() == Stage::Closed {
-            return false;
-        }
-        self.shared.session.borrow_mut().send_without_reply(encoded);
-        self.shared.wanted.set();
-        true
-    }
-
     /// Whether callers should wait with [`Connection::room`] before they send.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -156,19 +139,6 @@ impl<R: Receiver> Connection<R> {
             self.shared.crowd.borrow_mut().push_back(waker.clone());
         }
         is_full
-    }
-
-    /// What is sent first on every connection, encoded, and has no replies: subscriptions.
-    pub fn set_preamble(&self, encoded: &[u8]) {
-        let mut preamble = self.shared.preamble.borrow_mut();
-        preamble.clear();
-        preamble.extend_from_slice(encoded);
-    }
-
-    /// Whether to connect, and to connect again, although nothing is to be sent.
-    pub fn keep_open(&self, is_kept_open: bool) {
-        self.shared.is_kept_open.set(is_kept_open);
-        self.shared.wanted.set();
     }
 
     /// How long the server may say nothing while a reply is awaited, from the next look at it.
@@ -205,12 +175,6 @@ impl<R: Receiver> Connection<R> {
     pub fn load(&self) -> (usize, usize) {
         let session = self.shared.session.borrow();
         (session.waiting(), session.unwritten())
-    }
-
-    /// What it was made of.
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.shared.config
     }
 }
 

@@ -33,11 +33,6 @@ pub trait Receiver: ReplyBuilder + 'static {
         false
     }
 
-    /// A connection is ready; with `true` if there was another before.
-    fn connected(&mut self, again: bool) {
-        let _ = again;
-    }
-
     /// The connection is lost, or could not be made.
     fn disconnected(&mut self, error: &Error) {
         let _ = error;

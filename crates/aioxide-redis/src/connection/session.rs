@@ -36,7 +36,8 @@ pub enum Unit {
 
 impl Unit {
     /// How many replies there will be.
-    fn replies(self) -> usize {
+    #[must_use]
+    pub fn replies(self) -> usize {
         match self {
             Self::Single => 1,
             Self::Pipeline(replies) | Self::Transaction(replies) => replies,
@@ -97,11 +98,6 @@ impl<S> Session<S> {
         let kept = (retry == Retry::Idempotent).then(|| encoded.into());
         let end = start + encoded.len() as u64;
         self.waiting.push_back(Entry { slot, replies: unit.replies(), unit, start, end, kept });
-    }
-
-    /// Queues encoded commands that nobody waits for and that have no replies. They are not sent again.
-    pub fn send_without_reply(&mut self, encoded: &[u8]) {
-        self.queued.extend_from_slice(encoded);
     }
 
     /// What is to be written next, from the given place on; nothing if there is nothing there.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aioxide_runtime::{now, sleep, timeout};
 
-use super::handshake::{greet, verify};
+use super::handshake::{Dialogue, within};
 use super::receiver::{Located, Receiver, Role};
 use super::session::{Entry, Retry, Unit};
 use super::{Shared, Stage};
@@ -28,7 +28,6 @@ pub(super) async fn run<R: Receiver>(shared: Rc<Shared<R>>, receiver: R) {
     let receiver = RefCell::new(receiver);
     // Any number does that other processes do not have.
     let mut jitter = Jitter::new(now().0 ^ u64::from(std::process::id()) << 32);
-    let mut was_connected = false;
     while let Stage::Idle = wait_until_needed(&shared).await {
         shared.stage.set(Stage::Connecting);
         shared.is_broken.set(false);
@@ -39,8 +38,6 @@ pub(super) async fn run<R: Receiver>(shared: Rc<Shared<R>>, receiver: R) {
                     break;
                 }
                 shared.stage.set(Stage::Ready);
-                receiver.borrow_mut().connected(was_connected);
-                was_connected = true;
                 let error = serve(&shared, &receiver, &stream).await;
                 drop(stream);
                 rest(&shared);
@@ -83,12 +80,11 @@ fn fail<R: Receiver>(receiver: &RefCell<R>, entry: Entry<Option<R::Slot>>, error
     }
 }
 
-/// Waits until there is something to send, or the connection is to be kept open. Returns the stage then.
+/// Waits until there is something to send, or the connection is closed. Returns the stage then.
 async fn wait_until_needed<R: Receiver>(shared: &Shared<R>) -> Stage {
     loop {
         let stage = shared.stage.get();
-        let is_needed = shared.is_kept_open.get() || shared.session.borrow().unwritten() > 0;
-        if stage == Stage::Closed || is_needed {
+        if stage == Stage::Closed || shared.session.borrow().unwritten() > 0 {
             return stage;
         }
         shared.wanted.wait().await;
@@ -123,28 +119,19 @@ async fn attempt<R: Receiver>(shared: &Shared<R>) -> Result<Stream, Error> {
 async fn connect_to(config: &Config, role: Option<Role>) -> Result<Stream, Error> {
     let attempt = async {
         let stream = Stream::connect(config).await?;
-        greet(&stream, config).await?;
+        let mut dialogue = Dialogue::new(&stream);
+        dialogue.greet(config).await?;
         if let Some(role) = role {
-            verify(&stream, role).await?;
+            dialogue.verify(role).await?;
         }
         Ok(stream)
     };
-    match config.connect_timeout {
-        Some(limit) => timeout(limit, attempt)
-            .await
-            .unwrap_or(Err(Error::Timeout { what: "connecting to the server", may_have_run: false })),
-        None => attempt.await,
-    }
+    within(config.connect_timeout, "connecting to the server", attempt).await
 }
 
 /// Lets commands and replies flow until the connection is over; returns why.
 async fn serve<R: Receiver>(shared: &Shared<R>, receiver: &RefCell<R>, stream: &Stream) -> Error {
     let traffic = Traffic::default();
-    // What was queued meanwhile is written after the preamble.
-    let preamble = shared.preamble.borrow().clone();
-    if let Err(error) = stream.write_all(&preamble).await {
-        return error.into();
-    }
     let mut reading = pin!(read(shared, receiver, stream, &traffic));
     let mut writing = pin!(write(shared, stream));
     let mut watching = pin!(watch(shared, &traffic));

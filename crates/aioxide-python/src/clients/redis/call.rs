@@ -163,7 +163,7 @@ impl Call {
         let refuse = |argument: &Bound<'_, PyAny>| this.refusal(argument);
         let encoded_unit = match &self.commands {
             Commands::One { arguments, .. } => {
-                encode(arguments.bind(py), &this.encoding, &mut encoded, refuse).map(|()| (Unit::Single, 1))
+                encode(arguments.bind(py), &this.encoding, &mut encoded, refuse).map(|()| Unit::Single)
             }
             Commands::Several { commands, is_transaction } => {
                 let mut encode_all = || {
@@ -173,18 +173,18 @@ impl Call {
                 };
                 let count = commands.len();
                 let unit = if *is_transaction { Unit::Transaction(count) } else { Unit::Pipeline(count) };
-                encode_all().map(|()| (unit, count))
+                encode_all().map(|()| unit)
             }
             Commands::NextMessage => unreachable!("a call that listens sends nothing"),
         };
-        let (unit, replies) = match encoded_unit {
+        let unit = match encoded_unit {
             Ok(unit) => unit,
             Err(error) => {
                 this.give_back(py, encoded);
                 return Err(error);
             }
         };
-        let pending = Arc::new(GilCell::new(Pending::new(self.decodes, replies)));
+        let pending = Arc::new(GilCell::new(Pending::new(self.decodes, unit.replies())));
         let slot = Arc::clone(&pending);
         let sent = this.with(|connection| connection.send(&encoded, unit, self.retry, slot))?;
         this.give_back(py, encoded);
@@ -232,16 +232,9 @@ impl Call {
                         };
                     }
                 };
-                match callback {
-                    None => Ok(value),
-                    Some((callback, None)) => {
-                        call::call(callback.bind_borrowed(py), &[value]).map(Bound::unbind)
-                    }
-                    Some((callback, Some(keywords))) => {
-                        call::call_object(callback.bind(py), (value,), Some(keywords.bind(py)))
-                            .map(Bound::unbind)
-                    }
-                }
+                let Some((callback, keywords)) = callback else { return Ok(value) };
+                let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
+                shape(callback.bind(py), keywords, value).map(Bound::unbind)
             }
             _ => {
                 let mut objects = Vec::with_capacity(replies.len());
@@ -282,6 +275,18 @@ impl Call {
             Stage::Sent(_, waiter) | Stage::Crowded(waiter) | Stage::Listening(waiter) => visit.call(waiter),
             Stage::New | Stage::Done => Ok(()),
         }
+    }
+}
+
+/// A reply in the shape that a command's callback gives it.
+pub fn shape<'py>(
+    callback: &Bound<'py, PyAny>,
+    keywords: Option<&Bound<'py, PyDict>>,
+    reply: Py<PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match keywords {
+        None => call::call(callback.as_borrowed(), &[reply]),
+        keywords => call::call_object(callback, (reply,), keywords),
     }
 }
 

@@ -17,8 +17,8 @@ use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
-use super::arguments::{Encoding, encode};
-use super::call::{Call, Commands};
+use super::arguments::Encoding;
+use super::call::{Call, Commands, shape};
 use super::receiver::{CROWDED_MAILBOX, Mailbox, Objects, Reply};
 use super::route::{Route, route};
 use super::settings::Settings;
@@ -289,6 +289,20 @@ impl FastMethod for ExecuteCommand {
     }
 }
 
+/// The keywords that a command's callback gets: a copy of its options, without the keys, which are for redis-py's cache
+/// and for clusters. `None` where there are none.
+fn keywords<'py>(options: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyDict>>> {
+    if options.is_empty() {
+        return Ok(None);
+    }
+    let keywords = options.copy()?;
+    let keys = intern!(options.py(), "keys");
+    if keywords.contains(keys)? {
+        keywords.del_item(keys)?;
+    }
+    Ok(Some(keywords).filter(|keywords| !keywords.is_empty()))
+}
+
 /// What the system calls an error, without the number.
 fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -376,13 +390,8 @@ impl RedisConnection {
         let name = arguments.get_item(0)?;
         let mut decodes = this.decodes;
         let mut instead_of_error = None;
-        let mut keywords = None;
-        if !options.is_empty() {
-            // Of its own: the caller's dictionary is the caller's.
-            let rest = options.copy()?;
-            if rest.contains(intern!(py, "keys"))? {
-                rest.del_item(intern!(py, "keys"))?;
-            }
+        let rest = keywords(options)?;
+        if let Some(rest) = &rest {
             if let Some(value) = rest.get_item(intern!(py, "EMPTY_RESPONSE"))? {
                 instead_of_error = Some(value.unbind());
                 rest.del_item(intern!(py, "EMPTY_RESPONSE"))?;
@@ -391,10 +400,8 @@ impl RedisConnection {
                 decodes = false;
                 rest.del_item(intern!(py, "NEVER_DECODE"))?;
             }
-            if !rest.is_empty() {
-                keywords = Some(rest.unbind());
-            }
         }
+        let keywords = rest.filter(|rest| !rest.is_empty()).map(Bound::unbind);
         let callback = this.callback(&name)?.map(|callback| (callback.unbind(), keywords));
         let arguments = arguments.clone().unbind();
         let commands = Commands::One { arguments, callback, instead_of_error };
@@ -452,7 +459,6 @@ impl RedisConnection {
         commands: &Bound<'py, PyList>,
         replies: &Bound<'py, PyList>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let py = slf.py();
         let this = slf.get();
         for (index, command) in commands.iter().enumerate().take(replies.len()) {
             let (arguments, options) = command.extract::<(Bound<'_, PyTuple>, Bound<'_, PyDict>)>()?;
@@ -461,15 +467,7 @@ impl RedisConnection {
             if reply.is_instance_of::<PyBaseException>() {
                 continue;
             }
-            let shaped = if options.is_empty() {
-                call::call(callback.as_borrowed(), &[reply.unbind()])?
-            } else {
-                let options = options.copy()?;
-                if options.contains(intern!(py, "keys"))? {
-                    options.del_item(intern!(py, "keys"))?;
-                }
-                call::call_object(&callback, (reply,), Some(&options))?
-            };
+            let shaped = shape(&callback, keywords(&options)?.as_ref(), reply.unbind())?;
             replies.set_item(index, shaped)?;
         }
         Ok(replies.clone())
@@ -479,31 +477,6 @@ impl RedisConnection {
     fn next_message(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
         let call = Call::new(slf, Commands::NextMessage, slf.get().decodes, Retry::IfUnsent);
         Self::awaitable(slf, "PubSub.parse_response", call)
-    }
-
-    /// Send a command that has no reply of its own, as SUBSCRIBE.
-    fn send_without_reply(&self, arguments: &Bound<'_, PyTuple>) -> PyResult<()> {
-        let mut encoded = self.scratch(arguments.py());
-        let result = encode(arguments, &self.encoding, &mut encoded, |argument| self.refusal(argument));
-        let sent = result.and_then(|()| self.with(|connection| connection.send_without_reply(&encoded)));
-        self.give_back(arguments.py(), encoded);
-        if sent? { Ok(()) } else { Err(self.exception(arguments.py(), &Error::Closed)) }
-    }
-
-    /// Set what is sent first on every connection: a list of commands without replies.
-    fn set_preamble(&self, commands: &Bound<'_, PyList>) -> PyResult<()> {
-        let mut encoded = Vec::new();
-        for command in commands {
-            encode(command.cast::<PyTuple>()?, &self.encoding, &mut encoded, |argument| {
-                self.refusal(argument)
-            })?;
-        }
-        self.with(|connection| connection.set_preamble(&encoded))
-    }
-
-    /// Connect, and connect again, although nothing is to be sent.
-    fn keep_open(&self, kept: bool) -> PyResult<()> {
-        self.with(|connection| connection.keep_open(kept))
     }
 
     /// How many seconds the server may say nothing while a reply is awaited; None for ever.
@@ -539,12 +512,6 @@ impl RedisConnection {
     #[getter]
     fn waiting(&self) -> PyResult<usize> {
         self.with(|connection| connection.load().0)
-    }
-
-    /// The loop that it belongs to.
-    #[getter]
-    fn event_loop(&self, py: Python<'_>) -> Py<EventLoop> {
-        self.event_loop.clone_ref(py)
     }
 
     fn __repr__(&self) -> String {

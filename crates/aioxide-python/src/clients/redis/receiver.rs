@@ -51,8 +51,7 @@ pub struct Mailbox {
     pub messages: RefCell<VecDeque<Reply>>,
     /// Who waits for the next.
     pub waiter: RefCell<Option<Py<Waiter>>>,
-    /// How many connections were made, and why the last one ended.
-    pub connected: std::cell::Cell<u64>,
+    /// Why the last connection ended.
     pub error: RefCell<Option<Error>>,
 }
 
@@ -126,13 +125,6 @@ impl Receiver for Objects {
 
     fn is_full(&self) -> bool {
         self.mailbox.as_ref().is_some_and(|mailbox| mailbox.messages.borrow().len() >= CROWDED_MAILBOX)
-    }
-
-    fn connected(&mut self, _again: bool) {
-        if let Some(mailbox) = &self.mailbox {
-            mailbox.connected.set(mailbox.connected.get() + 1);
-            self.tell_mailbox();
-        }
     }
 
     fn disconnected(&mut self, error: &Error) {

@@ -1,13 +1,11 @@
 //! Masters and replicas that sentinels know, on scripted servers.
 
-mod scripted;
-
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::scripted::{Scripted, array, bulk, config, test};
 use aioxide_redis::config::Address;
 use aioxide_redis::{Client, Command, Error, Role, Sentinel};
-use scripted::{Scripted, array, bulk, config, test};
 
 /// A sentinel that knows a master, which can change, and replicas.
 fn sentinel_that_knows(master: &Rc<Cell<u16>>, replicas: &[u16]) -> Scripted {

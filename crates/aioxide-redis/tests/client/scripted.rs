@@ -92,7 +92,7 @@ async fn serve(stream: TcpStream, asked: Rc<RefCell<Vec<String>>>, script: Scrip
 }
 
 /// A whole command at the front of `bytes`, and its length.
-fn parse(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
+pub fn parse(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
     let text = String::from_utf8_lossy(bytes).into_owned();
     let mut lines = text.split("\r\n");
     let count = lines.next()?.strip_prefix('*')?.parse::<usize>().ok()?;

@@ -1,12 +1,14 @@
-//! The client on a scripted server that says what the test wants, in pieces as small as it wants.
+//! Calls, step by step: the test plays the server, in pieces as small as it wants.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use aioxide_redis::config::Address;
-use aioxide_redis::{Backoff, Client, Command, Config, Error, Value};
+use aioxide_redis::{Client, Command, Config, Error, Value};
 use aioxide_runtime::net::{UnixListener, UnixStream};
-use aioxide_runtime::{run, spawn, timeout};
+use aioxide_runtime::spawn;
+
+use crate::scripted::{config, parse, test};
 
 /// A place for a socket, removed with its folder at the end.
 struct Place(std::path::PathBuf);
@@ -23,12 +25,7 @@ impl Place {
     }
 
     fn config(&self) -> Config {
-        Config {
-            address: Address::Unix(self.path()),
-            library: None,
-            backoff: Backoff { base: Duration::from_millis(1), cap: Duration::from_millis(2), retries: 3 },
-            ..Config::default()
-        }
+        Config { address: Address::Unix(self.path()), ..config() }
     }
 }
 
@@ -71,30 +68,6 @@ impl Peer {
             }
         }
     }
-}
-
-/// A whole command at the front of `bytes`, and its length.
-fn parse(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
-    let text = String::from_utf8_lossy(bytes).into_owned();
-    let mut lines = text.split("\r\n");
-    let count = lines.next()?.strip_prefix('*')?.parse::<usize>().ok()?;
-    let (mut words, mut length) = (Vec::new(), text.find("\r\n")? + 2);
-    for _ in 0..count {
-        let header = lines.next()?;
-        let word = lines.next()?;
-        length += header.len() + word.len() + 4;
-        if length > bytes.len() {
-            return None;
-        }
-        words.push(word.to_owned());
-    }
-    Some((words, length))
-}
-
-/// Runs a test that must not hang.
-fn test<F: Future<Output = ()> + 'static>(body: F) {
-    let limited = async { timeout(Duration::from_secs(20), body).await };
-    run(limited).expect("a driver").expect("the test hangs");
 }
 
 fn get(key: &str) -> Command {

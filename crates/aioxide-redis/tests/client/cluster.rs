@@ -1,13 +1,11 @@
 //! A cluster of scripted nodes.
 
-mod scripted;
-
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::scripted::{Scripted, array, bulk, config, test};
 use aioxide_redis::proto::slot;
 use aioxide_redis::{Cluster, Command, Error};
-use scripted::{Scripted, bulk, config, test};
 
 /// An answer to CLUSTER SLOTS: all slots at these ports, the master's first.
 fn all_slots_at(ports: &[u16]) -> String {
@@ -24,6 +22,25 @@ fn node(name: &'static str, ports: &Rc<Cell<u16>>) -> Scripted {
     })
 }
 
+/// Two nodes of which the old one has all slots, and a cluster that knows it.
+struct Pair {
+    old: Scripted,
+    new: Scripted,
+    owner: Rc<Cell<u16>>,
+    cluster: Cluster,
+}
+
+impl Pair {
+    async fn new() -> Self {
+        let owner = Rc::new(Cell::new(0));
+        let (old, new) = (node("old", &owner), node("new", &owner));
+        owner.set(old.port);
+        let cluster = Cluster::new([old.address(), new.address()], config());
+        assert_eq!(get(&cluster).await.expect("a reply"), "old");
+        Self { old, new, owner, cluster }
+    }
+}
+
 async fn get(cluster: &Cluster) -> Result<String, Error> {
     cluster.run(&Command::new("GET").arg("key")).await
 }
@@ -31,11 +48,7 @@ async fn get(cluster: &Cluster) -> Result<String, Error> {
 #[test]
 fn moved_is_followed_and_remembered() {
     test(async {
-        let owner = Rc::new(Cell::new(0));
-        let (old, new) = (node("old", &owner), node("new", &owner));
-        owner.set(old.port);
-        let cluster = Cluster::new([old.address()], config());
-        assert_eq!(get(&cluster).await.expect("a reply"), "old");
+        let Pair { old, new, cluster, .. } = Pair::new().await;
         let moved = format!("-MOVED {} 127.0.0.1:{}\r\n", slot(b"key"), new.port);
         old.now(move |_| Some(moved.clone()));
         old.take_asked();
@@ -49,11 +62,7 @@ fn moved_is_followed_and_remembered() {
 #[test]
 fn ask_is_for_one_time_and_asking_goes_ahead() {
     test(async {
-        let owner = Rc::new(Cell::new(0));
-        let (old, new) = (node("old", &owner), node("new", &owner));
-        owner.set(old.port);
-        let cluster = Cluster::new([old.address()], config());
-        assert_eq!(get(&cluster).await.expect("a reply"), "old");
+        let Pair { old, new, cluster, .. } = Pair::new().await;
         let ask = format!("-ASK {} 127.0.0.1:{}\r\n", slot(b"key"), new.port);
         old.now(move |_| Some(ask.clone()));
         old.take_asked();
@@ -84,11 +93,7 @@ fn redirections_in_a_circle_end() {
 #[test]
 fn what_may_have_run_is_told_and_the_slots_are_read_anew() {
     test(async {
-        let owner = Rc::new(Cell::new(0));
-        let (old, new) = (node("old", &owner), node("new", &owner));
-        owner.set(old.port);
-        let cluster = Cluster::new([old.address(), new.address()], config());
-        assert_eq!(get(&cluster).await.expect("a reply"), "old");
+        let Pair { old, new, cluster, owner } = Pair::new().await;
         owner.set(new.port);
         old.now(|_| None);
         assert!(matches!(get(&cluster).await, Err(Error::Network { may_have_run: true, .. })));
@@ -99,11 +104,7 @@ fn what_may_have_run_is_told_and_the_slots_are_read_anew() {
 #[test]
 fn what_may_run_twice_is_sent_to_the_new_owner() {
     test(async {
-        let owner = Rc::new(Cell::new(0));
-        let (old, new) = (node("old", &owner), node("new", &owner));
-        owner.set(old.port);
-        let cluster = Cluster::new([old.address(), new.address()], config());
-        assert_eq!(get(&cluster).await.expect("a reply"), "old");
+        let Pair { old, new, cluster, owner } = Pair::new().await;
         owner.set(new.port);
         old.now(|_| None);
         let reply: String = cluster.run_idempotent(&Command::new("GET").arg("key")).await.expect("a reply");
@@ -144,11 +145,7 @@ fn keys_in_several_slots_are_got_with_a_command_for_each() {
         let port = Rc::clone(&owner);
         let only = Scripted::new(move |command| {
             let keys: Vec<_> = command.split(' ').skip(1).collect();
-            Some(if command == "CLUSTER SLOTS" {
-                all_slots_at(&[port.get()])
-            } else {
-                scripted::array(&keys)
-            })
+            Some(if command == "CLUSTER SLOTS" { all_slots_at(&[port.get()]) } else { array(&keys) })
         });
         owner.set(only.port);
         let cluster = Cluster::new([only.address()], config());
