@@ -74,8 +74,8 @@ class Cache:
             self.clear()
             return
         for key in keys:
-            for arguments in self._users.pop(self._encode(key), ()):
-                self._replies.pop(arguments, None)
+            for arguments in list(self._users.get(self._encode(key), ())):
+                self._forget(arguments)
 
     def clear(self) -> None:
         """Forget everything."""

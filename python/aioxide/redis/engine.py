@@ -62,7 +62,6 @@ class Engine:
         self._callbacks = callbacks
         self._stall_timeout = settings["stall_timeout"]
         self._idle: list[RedisConnection] = []
-        self._leased = 0
         self._busy: set[RedisConnection] = set()
         self._most = most
         self._patience = patience
@@ -117,10 +116,9 @@ class Engine:
     def _execute_in_turn(self, *arguments: Any, **options: Any) -> Awaitable[Any]:
         return self.shared.execute_command(*arguments, **options)
 
-    def connection(self, **more: Any) -> RedisConnection:
+    def connection(self) -> RedisConnection:
         """Return another connection with the client's settings, for the caller alone."""
-        messages = more.pop("messages", False)
-        return RedisConnection(self.loop, {**self._settings, **more}, self._callbacks, exceptions, messages)
+        return RedisConnection(self.loop, self._settings, self._callbacks, exceptions)
 
     async def execute_blocking(self, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         """Run a command that may wait in the server, on a connection of its own."""
@@ -130,37 +128,33 @@ class Engine:
             stall = None if seconds is None or self._stall_timeout is None else seconds + self._stall_timeout
             connection.set_stall_timeout(stall)
             # What was popped for a connection that died is lost either way; who waits wants the next.
-            reply = await connection.execute(arguments, options, True, _is_repeatable(arguments[0]))
+            return await connection.execute(arguments, options, True, _is_repeatable(arguments[0]))
         except ResponseError:
-            self._release(connection)
             raise
         except BaseException:
             # It may be blocked in the server for long still.
             connection.close()
-            self._release(connection)
             raise
-        self._release(connection)
-        return reply
+        finally:
+            self._release(connection)
 
     async def _lease(self) -> RedisConnection:
-        if self._leased >= self._most:
+        if len(self._busy) >= self._most:
             # None waits for ever, as redis-py's pool does.
             if self._patience == 0:
                 raise MaxConnectionsError("Too many connections")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
-                    while self._leased >= self._most:
+                    while len(self._busy) >= self._most:
                         self._released.clear()
                         await self._released.wait()
-        if self._leased >= self._most:
+        if len(self._busy) >= self._most:
             raise ConnectionError("No connection available.")
-        self._leased += 1
         connection = self._idle.pop() if self._idle else self.connection()
         self._busy.add(connection)
         return connection
 
     def _release(self, connection: RedisConnection) -> None:
-        self._leased -= 1
         self._busy.discard(connection)
         self._released.set()
         if self._closed:

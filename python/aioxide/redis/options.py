@@ -10,7 +10,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.auth.token import TokenInterface
 from redis.credentials import CredentialProvider, StreamingCredentialProvider
 
-from aioxide._rust import RedisTls
+from aioxide._rust import RedisTls, __version__
 
 __all__ = ["NotNative", "connection_settings", "sentinel_settings"]
 
@@ -24,8 +24,6 @@ def connection_settings(keywords: Mapping[str, Any], tls: bool = False) -> dict[
     provider = keywords.get("credential_provider")
     if keywords.get("redis_connect_func") or isinstance(provider, StreamingCredentialProvider):
         raise NotNative
-    from aioxide import __version__
-
     timeout = keywords.get("socket_timeout")
     connect_timeout = keywords.get("socket_connect_timeout", timeout)
     protocol = keywords.get("protocol")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ..connection import UNSET, Encoding
@@ -74,18 +74,24 @@ class SortedSetCommands(Sending):
         encoding: Encoding = UNSET,
     ) -> Result:
         """Return members by their place, or (member, score) pairs."""
-        return self._range("ZRANGE", key, start, stop, withscores, encoding)
+        return self._range("ZRANGE", key, _places(start, stop), withscores, encoding)
 
     def zrevrange(
         self, key: Key, start: int, stop: int, withscores: bool = False, encoding: Encoding = UNSET
     ) -> Result:
         """Return members by their place from the highest score, or (member, score) pairs."""
-        return self._range("ZREVRANGE", key, start, stop, withscores, encoding)
+        return self._range("ZREVRANGE", key, _places(start, stop), withscores, encoding)
 
     def _range(
-        self, command: str, key: Key, start: int, stop: int, withscores: bool, encoding: Encoding
+        self,
+        command: str,
+        key: Key,
+        bounds: tuple[Any, Any],
+        withscores: bool,
+        encoding: Encoding,
+        limited: Sequence[Any] = (),
     ) -> Result:
-        words = [integer("start", start), integer("stop", stop), *(["WITHSCORES"] if withscores else [])]
+        words = [*bounds, *(["WITHSCORES"] if withscores else []), *limited]
         return self._do(command, key, *words, encoding=encoding, to=as_scored if withscores else None)
 
     def zrangebyscore(
@@ -101,9 +107,8 @@ class SortedSetCommands(Sending):
         encoding: Encoding = UNSET,
     ) -> Result:
         """Return members by their score, or (member, score) pairs."""
-        words = [*self._bounds(exclude, min, max), *(["WITHSCORES"] if withscores else [])]
-        to = as_scored if withscores else None
-        return self._do("ZRANGEBYSCORE", key, *words, *limits(offset, count), encoding=encoding, to=to)
+        bounds = self._bounds(exclude, min, max)
+        return self._range("ZRANGEBYSCORE", key, bounds, withscores, encoding, limits(offset, count))
 
     def zrevrangebyscore(
         self,
@@ -119,9 +124,7 @@ class SortedSetCommands(Sending):
     ) -> Result:
         """Return members by their score, from the highest, or (member, score) pairs."""
         low, high = self._bounds(exclude, min, max)
-        words = [high, low, *(["WITHSCORES"] if withscores else [])]
-        to = as_scored if withscores else None
-        return self._do("ZREVRANGEBYSCORE", key, *words, *limits(offset, count), encoding=encoding, to=to)
+        return self._range("ZREVRANGEBYSCORE", key, (high, low), withscores, encoding, limits(offset, count))
 
     def _bounds(self, exclude: str | None, low: float, high: float) -> tuple[Any, Any]:
         number("min", low)
@@ -185,7 +188,7 @@ class SortedSetCommands(Sending):
 
     def zremrangebyrank(self, key: Key, start: int, stop: int) -> Result:
         """Remove members by their place; return how many."""
-        return self._do("ZREMRANGEBYRANK", key, integer("start", start), integer("stop", stop))
+        return self._do("ZREMRANGEBYRANK", key, *_places(start, stop))
 
     def zremrangebyscore(
         self, key: Key, min: float = -INFINITY, max: float = INFINITY, *, exclude: str | None = None
@@ -230,6 +233,10 @@ class SortedSetCommands(Sending):
     def izscan(self, key: Key, *, match: Any = None, count: int | None = None) -> AsyncIterator[Any]:
         """Return all members, pair by pair."""
         return following(lambda cursor: self.zscan(key, cursor, match, count))
+
+
+def _places(start: int, stop: int) -> tuple[Any, Any]:
+    return integer("start", start), integer("stop", stop)
 
 
 def _lexical(low: bytes, high: bytes, include_low: bool, include_high: bool) -> tuple[bytes, bytes]:
