@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,20 +17,6 @@ pytest.importorskip("redis.asyncio", reason="redis-py cannot be had for this Pyt
 
 import aioxide.redis as aioredis
 from aioxide.redis import legacy
-
-
-@pytest.fixture(scope="module")
-def legacy_server() -> Iterator[Service]:
-    try:
-        with redis_server() as service:
-            yield service
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.fixture
-def url(legacy_server: Service) -> str:
-    return f"redis://{legacy_server.host}:{legacy_server.port}"
 
 
 @asynccontextmanager
@@ -60,14 +46,14 @@ async def test_the_first_page_of_the_tutorial(loop: asyncio.AbstractEventLoop, u
 
 @pytest.mark.parametrize("make", [aioredis.create_redis, aioredis.create_redis_pool])
 async def test_every_kind_of_address(
-    loop: asyncio.AbstractEventLoop, legacy_server: Service, make: Any
+    loop: asyncio.AbstractEventLoop, server: Service, make: Any
 ) -> None:
-    host, port = legacy_server.host, legacy_server.port
+    host, port = server.host, server.port
     addresses = [
         f"redis://{host}:{port}/3?encoding=utf-8&timeout=5",
         (host, port),
-        legacy_server.unix_socket,
-        f"unix://{legacy_server.unix_socket}",
+        server.unix_socket,
+        f"unix://{server.unix_socket}",
     ]
     for address in addresses:
         redis = await make(address, db=2, encoding="utf-8", timeout=5)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from services import Service, Unavailable, redis_server
+from services import Service
 
 pytest.importorskip("redis.asyncio", reason="redis-py cannot be had for this Python")
 
 import aioxide.redis as redis
 from redis.cache import CacheConfig
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Service]:
-    try:
-        with redis_server() as service:
-            yield service
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture

@@ -9,25 +9,16 @@ import asyncio
 import gc
 import random
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from cancellation_storm import storm
-from services import Service, Unavailable, redis_server
+from services import Service
 
 pytest.importorskip("redis.asyncio", reason="redis-py cannot be had for this Python")
 import aioxide.redis as redis
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Service]:
-    try:
-        with redis_server() as service:
-            yield service
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 @asynccontextmanager

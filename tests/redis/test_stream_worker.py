@@ -7,12 +7,12 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from services import Service, Unavailable, redis_server
+from services import Unavailable, redis_server
 
 pytest.importorskip("redis.asyncio", reason="redis-py cannot be had for this Python")
 
@@ -20,20 +20,6 @@ from aioxide.redis import Redis
 from aioxide.redis.worker import Event, EventsFailed, Reject, StreamWorker
 
 PATIENCE = 20.0
-
-
-@pytest.fixture(scope="session")
-def worker_server() -> Iterator[Service]:
-    try:
-        with redis_server() as service:
-            yield service
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.fixture
-def url(worker_server: Service) -> str:
-    return f"redis://{worker_server.host}:{worker_server.port}"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services import Service, Unavailable, redis_server, temporary_directory
+from services import temporary_directory
 
 redis = pytest.importorskip("redis", reason="redis-py cannot be had for this Python")
 worker_storm = pytest.importorskip("worker_storm")
@@ -24,20 +24,6 @@ children_of, storm, supervised, wait_until = (
     worker_storm.wait_until,
 )
 PATIENCE = worker_storm.PATIENCE
-
-
-@pytest.fixture(scope="module")
-def worker_server() -> Iterator[Service]:
-    try:
-        with redis_server() as service:
-            yield service
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.fixture
-def url(worker_server: Service) -> str:
-    return f"redis://{worker_server.host}:{worker_server.port}"
 
 
 @pytest.fixture
