@@ -45,9 +45,7 @@ async def test_the_first_page_of_the_tutorial(loop: asyncio.AbstractEventLoop, u
 
 
 @pytest.mark.parametrize("make", [aioredis.create_redis, aioredis.create_redis_pool])
-async def test_every_kind_of_address(
-    loop: asyncio.AbstractEventLoop, server: Service, make: Any
-) -> None:
+async def test_every_kind_of_address(loop: asyncio.AbstractEventLoop, server: Service, make: Any) -> None:
     host, port = server.host, server.port
     addresses = [
         f"redis://{host}:{port}/3?encoding=utf-8&timeout=5",
