@@ -107,6 +107,42 @@ async def test_values_of_every_kind_come_back_as_they_are(loop, trial, value):
     assert stopped.value.value is value
 
 
+async def test_a_value_goes_when_its_awaiter_lets_it_go(loop, trial):
+    class Value:
+        pass
+
+    value = Value()
+    value_there = weakref.ref(value)
+    made = trial("ready", 0, value)
+    del value
+    assert await made is not None
+    del made
+    assert value_there() is None
+
+
+async def test_an_iteration_ended_by_hand_leaves_nothing_behind(loop, trial):
+    class Local:
+        pass
+
+    def end_one():
+        local = Local()
+        try:
+            next(trial("ready", 0, "plain"))
+        except StopIteration as stop:
+            stopped = stop
+        return weakref.ref(local), stopped
+
+    # The first one may have met an exception that `gc.freeze` has taken from the collector.
+    for _ in range(2):
+        local_there, stopped = end_one()
+        assert await trial("ready", 0, "another") == "another"
+        assert stopped.value == "plain"
+        del stopped  # It is still in a cycle with its frame.
+        await asyncio.sleep(0)
+    gc.collect()
+    assert local_there() is None
+
+
 def test_run_until_complete(loop, trial):
     assert loop.run_until_complete(trial("thread", 1, "value")) == "value"
 

@@ -196,12 +196,18 @@ impl<T> ThreadBound<T> {
 impl<C> LoopCell<C> {
     /// The value, on its thread, while that runs the loop.
     pub fn bound<'a, T>(&self, value: &'a mut ThreadBound<T>) -> Option<&'a mut T> {
-        if self.is_owner() && value.thread == this_thread() { Some(&mut value.value) } else { None }
+        if self.is_owner_of(value) { Some(&mut value.value) } else { None }
     }
 
     /// As [`LoopCell::bound`], to look at it.
     pub fn lent<'a, T>(&self, value: &'a ThreadBound<T>) -> Option<&'a T> {
-        if self.is_owner() && value.thread == this_thread() { Some(&value.value) } else { None }
+        if self.is_owner_of(value) { Some(&value.value) } else { None }
+    }
+
+    /// Whether this is the thread of the value, and runs the loop.
+    fn is_owner_of<T>(&self, value: &ThreadBound<T>) -> bool {
+        let owner = self.owner.load(Ordering::Relaxed);
+        owner == value.thread && owner == this_thread() && !self.is_forked()
     }
 
     /// Whether the thread of a value runs the loop.
@@ -215,8 +221,9 @@ impl<C> LoopCell<C> {
         if self.is_forked() || value.thread != this_thread() {
             return Err(value);
         }
-        let running = if self.is_owner() { None } else { self.begin_running() };
-        if running.is_none() && !self.is_owner() {
+        let is_owner = self.owner.load(Ordering::Relaxed) == value.thread;
+        let running = if is_owner { None } else { self.begin_running() };
+        if running.is_none() && !is_owner {
             return Err(value);
         }
         drop_it(ManuallyDrop::into_inner(value.value));

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use super::Awaitable;
 use super::future::{AnyFuture, RustFuture};
 use crate::event_loop::EventLoop;
+use crate::event_loop::running::running_here;
 use crate::ffi::extension::ForeignFuture;
 use crate::imports::imports;
 
@@ -22,16 +23,21 @@ pub fn spawn(py: Python<'_>, name: &str, future: ForeignFuture) -> PyResult<()> 
 
 /// The loop that runs on this thread, if it is ours.
 fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, EventLoop>> {
-    let running = imports(py)?.get_running_loop.bind(py).call0()?;
-    if running.is_none() {
-        return Err(PyRuntimeError::new_err("no running event loop"));
-    }
-    running.cast_into::<EventLoop>().map_err(|error| {
-        let class = error.into_inner().get_type();
-        let name = class.fully_qualified_name().map_or_else(|_| "another loop".into(), |name| name.to_string());
-        PyRuntimeError::new_err(format!(
-            "Rust futures need aioxide's event loop, and {name} runs: start the program with aioxide.run(main()), or \
-             asyncio.run(main(), loop_factory=aioxide.new_event_loop)"
-        ))
-    })
+    running_here(py).map_or_else(|| Err(no_loop(py)), Ok)
+}
+
+/// Why there is none.
+#[cold]
+fn no_loop(py: Python<'_>) -> PyErr {
+    let running = match imports(py).and_then(|imports| imports.get_running_loop.bind(py).call0()) {
+        Ok(running) if !running.is_none() => running,
+        Ok(_none) => return PyRuntimeError::new_err("no running event loop"),
+        Err(error) => return error,
+    };
+    let class = running.get_type();
+    let name = class.fully_qualified_name().map_or_else(|_| "another loop".into(), |name| name.to_string());
+    PyRuntimeError::new_err(format!(
+        "Rust futures need aioxide's event loop, and {name} runs: start the program with aioxide.run(main()), or \
+         asyncio.run(main(), loop_factory=aioxide.new_event_loop)"
+    ))
 }

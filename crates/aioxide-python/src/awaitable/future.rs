@@ -1,7 +1,7 @@
 //! Rust futures inside an [`Awaitable`], and the wakers they get.
 //!
-//! A future need not be `Send`: it is made, polled and dropped by the thread that runs its loop, with the runtime of
-//! that loop as the current one. A waker may be used by any thread. On the loop's own it puts the waiting task on the
+//! A future need not be `Send`: it is made, polled and dropped by the thread that runs its loop, and polled with the
+//! runtime of that loop as the current one, as a loop makes it that runs. A waker may be used by any thread. On the loop's own it puts the waiting task on the
 //! ready queue, from elsewhere it goes through the inbox, without touching Python.
 //!
 //! A future must not own Python objects that can reach the awaitable: the collector cannot see into it.
@@ -15,7 +15,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::thread::{self, ThreadId};
 
 use aioxide_awaitable_abi::waker::{Lazy, Shared, Wake};
 use pyo3::PyTraverseError;
@@ -27,6 +26,7 @@ use super::waiter::Waiter;
 use super::{Awaitable, Step, Work};
 use crate::callback::Callback;
 use crate::event_loop::EventLoop;
+use crate::event_loop::running::runs_here;
 use crate::ffi::extension::ForeignFuture;
 use crate::loop_cell::ThreadBound;
 
@@ -62,13 +62,14 @@ pub struct RustFuture {
 }
 
 impl RustFuture {
-    /// Make a Python awaitable of a future; `name` is what a coroutine of the same purpose would be called.
+    /// Make a Python awaitable of a future, on the thread that is to poll it; `name` is what a coroutine of the same
+    /// purpose would be called.
     pub fn awaitable(
         event_loop: &Bound<'_, EventLoop>,
         name: &'static str,
         future: AnyFuture,
     ) -> PyResult<Py<Awaitable>> {
-        event_loop.get().check_thread()?;
+        event_loop.get().check_process()?;
         let event_loop_of_it = event_loop.clone().unbind();
         let future =
             Self { event_loop: event_loop_of_it, future: Some(ThreadBound::new(future)), waking: None };
@@ -84,18 +85,14 @@ impl RustFuture {
                 "a Rust future is awaited on another loop or thread than it was made for, which does not run here",
             ));
         };
-        let runtime = event_loop.with_core(|core| core.runtime.clone())?;
-        let polled = {
-            let _current = runtime.enter();
-            if let Some(waking) = &self.waking {
-                *waking.lock() = Wakefulness::Polled;
-                waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)))
-            } else {
-                let waking = Lazy::new(Waking::new(self.event_loop.clone_ref(py)));
-                let polled = waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
-                self.waking = waking.into_shared();
-                polled
-            }
+        let polled = if let Some(waking) = &self.waking {
+            *waking.lock() = Wakefulness::Polled;
+            waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)))
+        } else {
+            let waking = Lazy::new(Waking::new(self.event_loop.clone_ref(py)));
+            let polled = waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
+            self.waking = waking.into_shared();
+            polled
         };
         match polled {
             Poll::Ready(result) => result.map(Step::Done),
@@ -161,8 +158,6 @@ pub fn drop_quietly<T>(value: T) {
 /// What the wakers of a future share.
 struct Waking {
     event_loop: Py<EventLoop>,
-    /// The thread of the future.
-    thread: ThreadId,
     state: Mutex<Wakefulness>,
 }
 
@@ -178,7 +173,7 @@ enum Wakefulness {
 
 impl Waking {
     fn new(event_loop: Py<EventLoop>) -> Self {
-        Self { event_loop, thread: thread::current().id(), state: Mutex::new(Wakefulness::Polled) }
+        Self { event_loop, state: Mutex::new(Wakefulness::Polled) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Wakefulness> {
@@ -190,7 +185,6 @@ impl Wake for Waking {
     fn wake(&self) {
         let previous = mem::replace(&mut *self.lock(), Wakefulness::Woken);
         let Wakefulness::Asleep(waiter) = previous else { return };
-        let is_here = thread::current().id() == self.thread;
-        self.event_loop.get().hand_in(Callback::Wake(waiter), is_here);
+        self.event_loop.get().hand_in(Callback::Wake(waiter), runs_here(&self.event_loop));
     }
 }

@@ -83,6 +83,7 @@ fn trial(
     event_loop: &Bound<'_, EventLoop>,
     future: impl Future<Output = PyResult<Py<PyAny>>> + 'static,
 ) -> PyResult<Py<Awaitable>> {
+    event_loop.get().check_thread()?;
     RustFuture::awaitable(event_loop, "trial", AnyFuture::new(future))
 }
 

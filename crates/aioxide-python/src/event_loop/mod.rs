@@ -13,6 +13,7 @@ pub mod connecting;
 mod core;
 mod interests;
 mod lifecycle;
+pub mod running;
 mod rust_tasks;
 mod scheduling;
 pub mod servers;

@@ -31,11 +31,12 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::running::RunsHere;
 use super::rust_tasks::Failures;
 use super::{Core, EventLoop};
 use crate::callback::Callback;
 use crate::error::os_error;
-use crate::ffi::call;
+use crate::ffi::{call, stop_iteration};
 use crate::loop_cell::Running;
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::StreamTransport;
@@ -66,6 +67,9 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
             "another thread has Rust tasks of this loop: {names:?}"
         )));
     }
+    let _runs_here = RunsHere::begin(event_loop);
+    let entered = Rc::clone(&runtime);
+    let _entered = entered.enter();
     let mut turns = Turns {
         event_loop,
         runtime,
@@ -76,14 +80,14 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         callbacks_since_poll: CALLBACKS_PER_POLL,
         polls_in_vain: 0,
     };
-    let result = loop {
-        if let Err(error) = turns.take_turn() {
-            break Err(error);
+    let result = stop_iteration::lent_to_loop(event_loop.py(), || {
+        loop {
+            turns.take_turn()?;
+            if this.stopping.load(Ordering::Relaxed) {
+                break Ok(());
+            }
         }
-        if this.stopping.load(Ordering::Relaxed) {
-            break Ok(());
-        }
-    };
+    });
     // What was written or submitted in the last turn must reach the kernel, and what was cancelled must leave it.
     let flushed = turns.flush();
     let settled = turns.settle();
@@ -116,6 +120,7 @@ impl Turns<'_, '_> {
             self.runtime.run_tasks(TASKS_PER_TURN);
         }
         let ran = self.run_callbacks();
+        stop_iteration::empty(self.event_loop.py());
         let flushed = self.flush();
         ran.and(flushed)
             .and_then(|()| EventLoop::report_tasks(self.event_loop, &self.runtime, &self.failures))

@@ -54,14 +54,16 @@ impl Future for ForeignFuture {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.future).poll(context).map(|RawAnswer { status, value }| {
-            Python::attach(|py| match status {
+            // SAFETY: whoever polls it is attached, see the invariants.
+            let py = unsafe { Python::assume_attached() };
+            match status {
                 Status::DONE => {
                     // SAFETY: with this status it is a new reference, or null with an exception set.
                     unsafe { Bound::from_owned_ptr_or_err(py, value.cast()) }.map(Bound::unbind)
                 }
                 Status::FAILED => Err(PyErr::fetch(py)),
                 Status(other) => Err(PySystemError::new_err(format!("a Rust future answered {other}"))),
-            })
+            }
         })
     }
 }

@@ -1,5 +1,8 @@
-//! The two slots by which `await` goes on, `tp_iternext` and `am_send`, without PyO3's detour: it has none of the second,
-//! and in the first a value is returned by making, wrapping and unwrapping an exception.
+//! The slots of `await`, `am_await`, `tp_iternext` and `am_send`, without PyO3's detours: it has none of the last, and where
+//! an iteration ends with a value it makes, wraps and unwraps an exception.
+//!
+//! What `await` gets is the object itself, which so needs no iterator beside it. The attribute `__await__`, where Python
+//! code asks for it, is what the class says.
 #![expect(unsafe_code, reason = "a type's slots are C functions that get and return raw objects")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +28,7 @@ pub trait Steps: PyTypeInfo {
     fn step(object: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Step>;
 }
 
-/// Set the slots of a class. Called once per class, when the module is imported.
+/// Set the slots of a class, which is T or derived from it. Called once per class, when the module is imported.
 pub fn install<T: Steps>(class: &Bound<'_, PyType>) -> PyResult<()> {
     let object = class.as_type_ptr();
     // SAFETY: the class is alive, and nobody uses it before the module is there.
@@ -34,7 +37,9 @@ pub fn install<T: Steps>(class: &Bound<'_, PyType>) -> PyResult<()> {
         return Err(PySystemError::new_err("the class has no __await__"));
     }
     // SAFETY: a heap type owns this table, which is not null.
-    unsafe { (*methods).am_send = Some(send::<T>) };
+    let methods = unsafe { &mut *methods };
+    methods.am_await = Some(itself);
+    methods.am_send = Some(send::<T>);
     // SAFETY: as above.
     unsafe { (*object).tp_iternext = Some(next::<T>) };
     // SAFETY: as above; the interpreter forgets what it knew of the class.
@@ -51,6 +56,13 @@ fn step<T: Steps>(object: &Bound<'_, T>, sent: Option<Borrowed<'_, '_, PyAny>>) 
     };
     error.restore(object.py());
     None
+}
+
+/// # Safety
+/// To be called by the interpreter only, as `am_await` of a class whose objects iterate themselves.
+unsafe extern "C" fn itself(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter holds a reference to `self` during the call, and gets one more.
+    unsafe { ffi::Py_NewRef(object) }
 }
 
 /// # Safety

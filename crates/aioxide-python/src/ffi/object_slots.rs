@@ -1,7 +1,4 @@
-//! Slots of a class that PyO3 does not offer: what an `await` gets, and a finalizer that sees the object alive.
-//!
-//! The object that `await` gets is the future itself, which so needs no iterator beside it. Python code that asks for
-//! `__await__()` or `iter()` gets a proper iterator instead: these attributes are ordinary methods.
+//! A finalizer that sees the object alive, which PyO3 does not offer, and classes that nobody derives from.
 //!
 //! # Invariants
 //! - Slots are set once, when the module is imported and before an instance exists. No class of these is a base class of
@@ -17,8 +14,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 use pyo3::{Borrowed, PyClass, ffi};
 
-use super::iteration::{self, Steps};
-
 /// A class whose objects have something to say when they go.
 pub trait Finalized: PyClass {
     /// Whether the finalizer has anything to do.
@@ -27,16 +22,6 @@ pub trait Finalized: PyClass {
     fn finalize(object: &Bound<'_, Self>);
     /// Where the class's own deallocator is kept.
     fn deallocator() -> &'static OnceLock<ffi::destructor>;
-}
-
-/// Let `await` iterate over objects of `class`, which is T or derived from it, themselves.
-pub fn make_awaitable<T: Steps>(class: &Bound<'_, PyType>) -> PyResult<()> {
-    iteration::install::<T>(class)?;
-    // SAFETY: a type object of this module's own, which nobody uses yet.
-    let slots = unsafe { (*class.as_type_ptr()).tp_as_async };
-    // SAFETY: `install` saw that the table is there.
-    unsafe { (*slots).am_await = Some(itself) };
-    Ok(())
 }
 
 /// Have the finalizer of `F` run.
@@ -58,12 +43,6 @@ pub fn make_final(class: &Bound<'_, PyType>) {
     let object_type = class.as_type_ptr();
     // SAFETY: a type object of this module's own, which nobody uses yet.
     unsafe { (*object_type).tp_flags &= !ffi::Py_TPFLAGS_BASETYPE };
-}
-
-/// The `am_await` slot.
-unsafe extern "C" fn itself(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live object and takes a new reference.
-    unsafe { ffi::Py_NewRef(object) }
 }
 
 /// The `tp_finalize` slot.

@@ -32,8 +32,9 @@ use self::task::Options;
 pub use self::task::Task;
 use crate::event_loop::EventLoop;
 use crate::ffi::free_list;
+use crate::ffi::iteration;
 use crate::ffi::method::add_method;
-use crate::ffi::object_slots::{make_awaitable, make_final, make_finalized};
+use crate::ffi::object_slots::{make_final, make_finalized};
 use crate::ffi::stop_iteration;
 
 /// Make the classes what PyO3 cannot make them, and asyncio's books ready. Called when the module is imported.
@@ -48,8 +49,8 @@ pub fn prepare(module: &Bound<'_, PyModule>) -> PyResult<()> {
     add_method::<future::Await>(&future)?;
     free_list::install::<Future>(py);
     free_list::install::<Task>(py);
-    make_awaitable::<Future>(&future)?;
-    make_awaitable::<Future>(&task)?;
+    iteration::install::<Future>(&future)?;
+    iteration::install::<Future>(&task)?;
     make_finalized::<Future>(&future);
     make_finalized::<Task>(&task);
     make_final(&future);
