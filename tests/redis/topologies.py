@@ -169,8 +169,8 @@ class Replicated:
             is_master = state["flags"] == "master" and int(state["port"]) == self.master.port
             if not is_master or int(state["num-other-sentinels"]) != 2 or flags != ["slave", "slave"]:
                 return False
-        links = [server.ask("ROLE")[3] for server in self.replicas]
-        return links == ["connected", "connected"]
+        roles = [server.ask("ROLE") for server in self.replicas]
+        return all(role[0] == "slave" and role[3] == "connected" for role in roles)
 
     def stop(self) -> None:
         """Kill everything."""

@@ -69,7 +69,7 @@ pub struct Timers<T> {
     sequence: NonZeroU64,
 }
 
-/// Below this many stale entries a sweep is not worth its set-up.
+/// Below this many entries to be removed a sweep is not worth its set-up.
 const SWEEP_THRESHOLD: usize = 64;
 
 impl<T> Timers<T> {
@@ -149,6 +149,49 @@ impl<T> Timers<T> {
         }
         let Entry { sequence, index, .. } = self.heap.pop()?;
         self.take(TimerKey { sequence, index })
+    }
+
+    /// Takes every timer whose deadline is not after `now`, the earliest first; `visit` gets each.
+    pub fn expire(&mut self, now: Deadline, mut visit: impl FnMut(T)) {
+        if self.next_deadline().is_some_and(|deadline| deadline <= now) && self.many_are_due(now) {
+            return self.expire_in_bulk(now, visit);
+        }
+        while let Some(value) = self.pop_expired(now) {
+            visit(value);
+        }
+    }
+
+    /// Whether, by a sample, some eighth of a great number is due.
+    fn many_are_due(&self, now: Deadline) -> bool {
+        const SAMPLE: usize = 16;
+        let entries = self.heap.as_slice();
+        if entries.len() < SWEEP_THRESHOLD {
+            return false;
+        }
+        let sample = entries.iter().step_by(entries.len() / SAMPLE);
+        sample.filter(|entry| entry.deadline <= now).count() > SAMPLE / 8
+    }
+
+    /// As [`Timers::expire`], where so many are due that it is cheaper to look at all and sort those than to take one after
+    /// the other out of the heap. What was inserted in order is in order there.
+    fn expire_in_bulk(&mut self, now: Deadline, mut visit: impl FnMut(T)) {
+        let mut due = Vec::new();
+        let mut entries = std::mem::take(&mut self.heap).into_vec();
+        entries.retain(|entry| {
+            let stays = entry.deadline > now;
+            if !stays {
+                due.push(*entry);
+            }
+            stays
+        });
+        self.heap = entries.into();
+        due.sort_unstable_by_key(|entry| (entry.deadline, entry.sequence));
+        for Entry { sequence, index, .. } in due {
+            match self.take(TimerKey { sequence, index }) {
+                Some(value) => visit(value),
+                None => self.stale -= 1,
+            }
+        }
     }
 
     /// Takes everything, in no particular order. The iterator does not borrow the timers.

@@ -6,20 +6,29 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Step {
     Insert(u64),
+    /// Inserts enough for one of `expire`'s sweeps, at up to so many different times.
+    InsertMany(u64),
     /// Cancels the timer that was inserted as number `n % inserted`, whether it still lives or not.
     Cancel(usize),
-    /// Lets this much time pass and takes what expired.
+    /// Lets this much time pass and takes what expired, one by one.
     Advance(u64),
+    /// The same at one go.
+    Expire(u64),
     /// Cancels every timer but the latest, which sweeps the heap.
     CancelMost,
     Clear,
 }
 
+/// More than `expire` takes out of the heap one by one.
+const MANY: u64 = 200;
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         40 => (0_u64..50).prop_map(Step::Insert),
         25 => any::<usize>().prop_map(Step::Cancel),
+        1 => (1_u64..50).prop_map(Step::InsertMany),
         15 => (0_u64..20).prop_map(Step::Advance),
+        5 => (0_u64..50).prop_map(Step::Expire),
         2 => Just(Step::CancelMost),
         1 => Just(Step::Clear),
     ];
@@ -63,6 +72,13 @@ proptest! {
                     model.0.push((deadline, keys.len()));
                     keys.push(timers.insert(deadline, keys.len()));
                 }
+                Step::InsertMany(times) => {
+                    for turn in 0..MANY {
+                        let deadline = Deadline(now.0 + turn * 7 % times);
+                        model.0.push((deadline, keys.len()));
+                        keys.push(timers.insert(deadline, keys.len()));
+                    }
+                }
                 Step::Cancel(choice) if !keys.is_empty() => {
                     let number = choice % keys.len();
                     prop_assert_eq!(timers.cancel(keys[number]), model.cancel(number));
@@ -77,6 +93,13 @@ proptest! {
                             break;
                         }
                     }
+                }
+                Step::Expire(distance) => {
+                    now = Deadline(now.0 + distance);
+                    let mut expired = Vec::new();
+                    timers.expire(now, |number| expired.push(number));
+                    let expected: Vec<_> = std::iter::from_fn(|| model.pop_expired(now)).collect();
+                    prop_assert_eq!(expired, expected);
                 }
                 Step::CancelMost => {
                     for (number, key) in keys.iter().enumerate().take(keys.len().saturating_sub(1)) {

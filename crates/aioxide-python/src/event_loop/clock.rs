@@ -81,9 +81,7 @@ impl EventLoop {
     pub fn expire_by_own_clock(event_loop: &Bound<'_, Self>) -> PyResult<()> {
         let Some(now) = Self::own_time(event_loop)? else { return Ok(()) };
         event_loop.get().with_core(|core| {
-            while let Some(handle) = core.timers.pop_expired(now) {
-                core.ready.push(Callback::Timer(handle));
-            }
+            core.timers.expire(now, |handle| core.ready.push(Callback::Timer(handle)));
         })
     }
 }

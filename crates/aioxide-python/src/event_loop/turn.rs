@@ -210,10 +210,8 @@ impl Turns<'_, '_> {
             for completion in completions.drain(..) {
                 finished.extend(core.collect(py, completion));
             }
-            while !this.has_own_clock()
-                && let Some(handle) = core.timers.pop_expired(now)
-            {
-                core.ready.push(Callback::Timer(handle));
+            if !this.has_own_clock() {
+                core.timers.expire(now, |handle| core.ready.push(Callback::Timer(handle)));
             }
             finished
         };
@@ -226,9 +224,10 @@ impl Turns<'_, '_> {
     fn run_callbacks(&mut self) -> PyResult<()> {
         let event_loop = self.event_loop;
         let this = event_loop.get();
-        let mut ready = std::mem::take(&mut self.running);
-        self.with_core(|core| std::mem::swap(&mut core.ready, &mut ready))?;
-        self.running = ready;
+        let running = &mut self.running;
+        let swapped =
+            self.cell.with(|core| core.as_mut().map(|core| std::mem::swap(&mut core.ready, running)));
+        this.opened(swapped)?;
         self.callbacks_since_poll += self.running.len();
         let debug = this.debug();
         while let Some(callback) = self.running.pop() {
