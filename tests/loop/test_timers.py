@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fractions
 import math
 import random
 import sys
@@ -181,9 +182,18 @@ async def test_many_sleepers_wake_together(loop):
     assert 0.045 <= time.monotonic() - begin < 5
 
 
-async def test_the_time_of_a_timer_is_a_float(loop, is_aioxide):
-    when = math.ceil(loop.time()) + 60
+@pytest.mark.parametrize("kind", [float, int])
+async def test_the_time_of_a_timer_is_the_number_it_was_set_to(loop, kind):
+    when = kind(math.ceil(loop.time()) + 60)
     timer = loop.call_at(when, print)
     assert timer.when() == when
-    assert type(timer.when()) is (float if is_aioxide else int)
+    assert type(timer.when()) is kind
+    timer.cancel()
+
+
+async def test_the_time_of_a_timer_that_was_set_to_another_number(loop, is_aioxide):
+    when = fractions.Fraction(math.ceil(loop.time()) + 60)
+    timer = loop.call_at(when, print)
+    assert timer.when() == when
+    assert type(timer.when()) is (float if is_aioxide else fractions.Fraction)
     timer.cancel()

@@ -14,8 +14,8 @@ use aioxide_runtime::TimerKey;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::pyclass::{CompareOp, PyClass, PyVisit};
-use pyo3::types::{PyDict, PyTuple};
-use pyo3::{Borrowed, PyTraverseError, intern};
+use pyo3::types::{PyDict, PyInt, PyTuple};
+use pyo3::{Borrowed, IntoPyObjectExt, PyTraverseError, intern};
 
 use crate::event_loop::EventLoop;
 use crate::ffi::free_list::{FreeList, Recycled};
@@ -461,16 +461,24 @@ pub struct TimerHandle {
     record: GilCell<Record>,
     cancelled: AtomicBool,
     when: f64,
+    /// The same as the program gave it, where that was an `int`.
+    given: Option<Py<PyInt>>,
     /// Its place in the loop's heap while it waits there.
     key: GilCell<Option<TimerKey>>,
 }
 
 impl TimerHandle {
-    /// Wrap a record that is due at `when`, in seconds of the loop's clock.
-    pub fn new(event_loop: &Bound<'_, EventLoop>, record: Record, when: f64) -> Self {
+    /// Wrap a record that is due at `when`, in seconds of the loop's clock; `given` is the number that was given for it,
+    /// if it was an `int`.
+    pub fn new(
+        event_loop: &Bound<'_, EventLoop>,
+        record: Record,
+        when: f64,
+        given: Option<Py<PyInt>>,
+    ) -> Self {
         let event_loop = event_loop.clone().unbind();
         let record = GilCell::new(record);
-        Self { event_loop, record, cancelled: AtomicBool::new(false), when, key: GilCell::new(None) }
+        Self { event_loop, record, cancelled: AtomicBool::new(false), when, given, key: GilCell::new(None) }
     }
 
     /// Remember the place in the heap.
@@ -499,8 +507,11 @@ impl Recycled for TimerHandle {
 
 handle_methods!(TimerHandle, timer_handle, [
     /// Return the time at which the callback is due, in seconds of the loop's clock.
-    fn when(&self) -> f64 {
-        self.when
+    fn when(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match &self.given {
+            Some(given) => Ok(given.clone_ref(py).into_any()),
+            None => self.when.into_py_any(py),
+        }
     }
 
     /// Order by deadline; equal are those with the same deadline and callback (asyncio `TimerHandle`).
@@ -534,8 +545,8 @@ handle_methods!(TimerHandle, timer_handle, [
     }
 
     #[getter]
-    fn _when(&self) -> f64 {
-        self.when
+    fn _when(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.when(py)
     }
 
     #[getter]

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyInt, PyTuple};
 use pyo3::{Borrowed, intern};
 
 use super::clock::deadline_of;
@@ -113,7 +113,7 @@ impl FastMethod for CallLater {
             return Err(PyTypeError::new_err("delay must not be None"));
         }
         let when = EventLoop::clock(event_loop)? + positional[0].extract::<f64>()?;
-        set_timer(event_loop, when, positional[1], &positional[2..], context)
+        set_timer(event_loop, (when, None), positional[1], &positional[2..], context)
     }
 }
 
@@ -133,7 +133,8 @@ impl FastMethod for CallAt {
             return Err(PyTypeError::new_err("when cannot be None"));
         }
         let when = positional[0].extract::<f64>()?;
-        set_timer(event_loop, when, positional[1], &positional[2..], context)
+        let given = positional[0].cast_exact::<PyInt>().ok().map(|given| given.to_owned().unbind());
+        set_timer(event_loop, (when, given), positional[1], &positional[2..], context)
     }
 }
 
@@ -353,9 +354,10 @@ fn post(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
     }
 }
 
+/// Set a timer for a time of the loop's clock, with the number given for it if that was an `int`.
 fn set_timer(
     event_loop: &Bound<'_, EventLoop>,
-    when: f64,
+    (when, given): (f64, Option<Py<PyInt>>),
     callback: Borrowed<'_, '_, PyAny>,
     arguments: &[Borrowed<'_, '_, PyAny>],
     context: Option<Borrowed<'_, '_, PyAny>>,
@@ -369,7 +371,7 @@ fn set_timer(
         check_callback(event_loop, callback, "call_at")?;
     }
     let record = Record::new(event_loop, callback, arguments, context)?;
-    let handle = new_hidden(py, TimerHandle::new(event_loop, record, when))?;
+    let handle = new_hidden(py, TimerHandle::new(event_loop, record, when, given))?;
     if this.core.is_foreign() {
         post(event_loop, Callback::SetTimer(handle.clone_ref(py)))?;
     } else {
