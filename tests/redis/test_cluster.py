@@ -161,6 +161,96 @@ async def test_a_slot_may_move_under_load(cluster: Cluster, loop: Any) -> None:
 
 
 @pytest.mark.usefixtures("only_native")
+async def test_a_slot_may_move_under_pipelines(cluster: Cluster, loop: Any) -> None:
+    """Parts of a pipeline are redirected while others are not: each command runs once, in its place."""
+    slot = key_slot(b"{pipes}")
+    target = other_master(cluster, slot)
+    async with client_of(cluster) as client:
+        keys = [f"{{pipes}}{number}" for number in range(20)]
+        stays = "pipes stay"
+        assert key_slot(stays.encode()) != slot
+        await client.delete(stays, *keys)
+        rounds = dict.fromkeys(keys, 0)
+        is_over = False
+
+        async def count(key: str) -> None:
+            while not is_over:
+                rounds[key] += 1
+                pipe = client.pipeline().incr(key).incr(stays).incr(key).get(key)
+                first, _, second, value = await pipe.execute()
+                assert (first, second, value) == (rounds[key] * 2 - 1, rounds[key] * 2, str(second))
+                await asyncio.sleep(0.001)
+
+        counters = [asyncio.create_task(count(key)) for key in keys]
+        await until(lambda: min(rounds.values()) > 5)
+        cluster.begin_migration(slot, target)
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(cluster.move_keys, slot, target)
+        new = f"{{pipes}}new{time.monotonic()}"
+        assert await client.pipeline().incr(new).incr(new).execute() == [1, 2]
+        seen = min(rounds.values())
+        await until(lambda: min(rounds.values()) > seen + 3)
+        cluster.end_migration(slot, target)
+        seen = min(rounds.values())
+        await until(lambda: min(rounds.values()) > seen + 5)
+        is_over = True
+        await asyncio.gather(*counters)
+        assert cluster.master_of(slot) is target
+        assert [int(value) for value in await client.mget(keys)] == [2 * count for count in rounds.values()]
+        assert int(await client.get(stays)) == sum(rounds.values())
+        await client.delete(stays, new, *keys)
+
+
+@pytest.mark.usefixtures("only_native")
+async def test_pipelines_whose_master_is_killed(cluster: Cluster, loop: Any) -> None:
+    """A pipeline that may have run in part raises, and is not sent again; others wait for the new master."""
+    slot = key_slot(b"{killed pipes}")
+    old = cluster.master_of(slot)
+    other = next(
+        f"elsewhere {number}"
+        for number in range(1000)
+        if cluster.master_of(key_slot(f"elsewhere {number}".encode())) is not old
+    )
+    async with client_of(cluster) as client:
+        await client.delete(other)
+        done: list[float] = []
+        errors: list[RedisError] = []
+        begun = 0
+        is_over = False
+
+        async def write(key: str) -> None:
+            nonlocal begun
+            last = int(await client.delete(key)) and 0
+            while not is_over:
+                begun += 1
+                try:
+                    first, _, second = await client.pipeline().incr(key).incr(other).incr(key).execute()
+                except (ConnectionError, TimeoutError) as error:
+                    errors.append(error)
+                    await asyncio.sleep(0.01)
+                else:
+                    assert second == first + 1 > last
+                    last = second
+                    done.append(time.monotonic())
+
+        tasks = [asyncio.create_task(write(f"{{killed pipes}}{number}")) for number in range(10)]
+        await until(lambda: len(done) > 100)
+        old.pause()
+        await asyncio.sleep(0.05)
+        old.kill()
+        await until(lambda: cluster.master_of(slot) is not old)
+        replaced = time.monotonic()
+        await until(lambda: done[-1] > replaced)
+        is_over = True
+        await asyncio.wait_for(asyncio.gather(*tasks), 30)
+        # What a living node was sent has run, whatever became of the rest, and it was sent once.
+        assert int(await client.get(other)) == begun
+        assert errors
+        assert all("may have run" in str(error) for error in errors), errors
+        await client.delete(other)
+
+
+@pytest.mark.usefixtures("only_native")
 async def test_a_killed_master_is_replaced_under_load(cluster: Cluster, loop: Any) -> None:
     """Writes that were on their way are errors, others wait; reads only wait."""
     slot = key_slot(b"{kill}")

@@ -391,24 +391,30 @@ class _Together(redis.asyncio.cluster.PipelineStrategy):
         if not stack:
             return []
         failed: str | None = None
+        attempts = client.retry.get_retries() + 1
         try:
-            for attempt in range(client.retry.get_retries() + 1):
-                if client._initialize:
-                    await client.initialize(last_failed_node_name=failed)
+            for left in reversed(range(attempts)):
+                was_sent = False
                 try:
+                    if client._initialize:
+                        await client.initialize(last_failed_node_name=failed)
+                    was_sent = True
                     return await self._execute(client, stack, raise_on_error, allow_redirections)
-                except (*_LOST, *_UNSETTLED):
-                    lost = [command.result for command in stack if isinstance(command.result, _LOST)]
+                except (*_LOST, *_UNSETTLED) as error:
                     client._initialize = True
                     failed = failed or ""
-                    may_have_run = any(getattr(each, "may_have_run", False) for each in lost)
-                    repeatable = client._repeatable  # type: ignore[attr-defined]
-                    repeats = all(str_if_bytes(command.args[0]).upper() in repeatable for command in stack)
-                    if attempt == client.retry.get_retries() or (may_have_run and not repeats):
-                        raise
-                    # A part that ran would run again, as far as its results are false.
-                    if not repeats and any(not isinstance(command.result, Exception) for command in stack):
+                    was_sent = was_sent and not isinstance(error, SlotNotCoveredError)
+                    if not left or (was_sent and not self._may_be_sent_again(client, stack)):
                         raise
             raise ClusterError("no attempt was allowed")
         finally:
             await self.reset()
+
+    def _may_be_sent_again(self, client: Any, stack: list[PipelineCommand]) -> bool:
+        """Tell whether nothing of it has run that may not run twice."""
+        if all(str_if_bytes(command.args[0]).upper() in client._repeatable for command in stack):
+            return True
+        lost = [command.result for command in stack if isinstance(command.result, _LOST)]
+        may_have_run = any(getattr(each, "may_have_run", False) for each in lost)
+        # A part that ran would run again, as far as its results are false.
+        return not may_have_run and all(isinstance(command.result, Exception) for command in stack)
