@@ -189,6 +189,8 @@ def blocking_seconds(arguments: tuple[Any, ...]) -> float | None:
             seconds = float(words[upper.index("BLOCK") + 1]) / 1000
         elif name in ("BLMPOP", "BZMPOP"):
             seconds = float(words[1])
+        elif name == "BLMOVEM":
+            seconds = float(words[5])
         elif name in ("WAIT", "WAITAOF"):
             seconds = float(words[-1]) / 1000
         else:

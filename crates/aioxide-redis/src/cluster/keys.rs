@@ -29,8 +29,10 @@ fn keys_of<'a>(arguments: &[&'a [u8]]) -> Vec<&'a [u8]> {
         | b"SINTERSTORE" | b"SUNION" | b"SUNIONSTORE" | b"TOUCH" | b"UNLINK" | b"WATCH" => rest.to_vec(),
         b"BLPOP" | b"BRPOP" | b"BZPOPMAX" | b"BZPOPMIN" => rest[..rest.len().saturating_sub(1)].to_vec(),
         b"MSET" | b"MSETNX" => rest.iter().step_by(2).copied().collect(),
-        b"BLMOVE" | b"BRPOPLPUSH" | b"COPY" | b"GEOSEARCHSTORE" | b"LMOVE" | b"RENAME" | b"RENAMENX"
-        | b"RPOPLPUSH" | b"SMOVE" | b"ZRANGESTORE" => rest.iter().take(2).copied().collect(),
+        b"BLMOVE" | b"BLMOVEM" | b"BRPOPLPUSH" | b"COPY" | b"GEOSEARCHSTORE" | b"LMOVE" | b"LMOVEM"
+        | b"RENAME" | b"RENAMENX" | b"RPOPLPUSH" | b"SMOVE" | b"ZRANGESTORE" => {
+            rest.iter().take(2).copied().collect()
+        }
         b"EVAL" | b"EVALSHA" | b"EVALSHA_RO" | b"EVAL_RO" | b"FCALL" | b"FCALL_RO" | b"BLMPOP"
         | b"BZMPOP" => counted(1),
         b"LMPOP" | b"SINTERCARD" | b"ZDIFF" | b"ZINTER" | b"ZINTERCARD" | b"ZMPOP" | b"ZUNION" => counted(0),

@@ -36,8 +36,8 @@ fn of_name(name: &[u8], arguments: &Bound<'_, PyTuple>) -> Route {
     upper.copy_from_slice(word);
     upper.make_ascii_uppercase();
     match &*upper {
-        b"BLPOP" | b"BRPOP" | b"BLMOVE" | b"BRPOPLPUSH" | b"BLMPOP" | b"BZPOPMIN" | b"BZPOPMAX"
-        | b"BZMPOP" | b"WAIT" | b"WAITAOF" => Route::Blocking,
+        b"BLPOP" | b"BRPOP" | b"BLMOVE" | b"BLMOVEM" | b"BRPOPLPUSH" | b"BLMPOP" | b"BZPOPMIN"
+        | b"BZPOPMAX" | b"BZMPOP" | b"WAIT" | b"WAITAOF" => Route::Blocking,
         b"XREAD" | b"XREADGROUP" if blocks(arguments) => Route::Blocking,
         b"SUBSCRIBE" | b"UNSUBSCRIBE" | b"PSUBSCRIBE" | b"PUNSUBSCRIBE" | b"SSUBSCRIBE" | b"SUNSUBSCRIBE"
         | b"MONITOR" | b"SYNC" | b"PSYNC" | b"MULTI" | b"EXEC" | b"DISCARD" | b"WATCH" | b"UNWATCH"
