@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from services import Service, Unavailable, redis_server
 
 pytest.importorskip("redis.asyncio", reason="redis-py cannot be had for this Python")
@@ -90,6 +96,46 @@ async def test_what_only_openssl_does_is_left_to_redis_py(
     async with redis.Redis(**address, **options) as client:
         assert client.native_engine() is None
         assert await client.ping() is True
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["valid", "expired"])
+async def test_a_server_that_is_its_own_authority(
+    loop: asyncio.AbstractEventLoop, authority: Path, tmp_path: Path, is_over: bool
+) -> None:
+    """As `openssl req -x509` makes them: trusted where it was given itself, while it is valid."""
+    own, key = tmp_path / "own.pem", tmp_path / "own.key"
+    write_self_signed(own, key, expires=timedelta(days=-1 if is_over else 1))
+    options = ("--tls-cert-file", str(own), "--tls-key-file", str(key))
+    with redis_server(*options) as service:
+        if service.certificate is None:
+            pytest.skip("this redis-server was built without TLS")
+        address = {"host": service.host, "port": service.tls_port, "ssl": True, "retry": None}
+        async with redis.Redis(**address, ssl_ca_certs=str(own)) as client:
+            if is_over:
+                with pytest.raises(redis.ConnectionError, match=r"(?i)expired"):
+                    await client.ping()
+            else:
+                assert await client.ping() is True
+        async with redis.Redis(**address, ssl_ca_certs=str(authority)) as client:
+            with pytest.raises(redis.ConnectionError, match=r"(?i)certificate"):
+                await client.ping()
+
+
+def write_self_signed(certificate: Path, key: Path, expires: timedelta) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "its own authority")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=2))
+        .not_valid_after(now + expires)
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 async def test_a_file_that_is_no_certificate_is_an_error(

@@ -1,7 +1,7 @@
 //! TLS against a server of another kind: threads and blocking sockets. On every driver.
 //!
 //! The certificates beside this file hold until 2120: `authority` vouches for `server` (localhost, 127.0.0.1)
-//! and for `client`, `stranger` for nobody.
+//! and for `client`, `stranger` for nobody; `own` for itself (localhost, 127.0.0.1).
 #![expect(clippy::disallowed_methods, reason = "the server has threads of its own")]
 
 mod server;
@@ -19,6 +19,7 @@ use aioxide_runtime::net::tls::{TlsBuilder, TlsConnector, TlsStream};
 const AUTHORITY: &[u8] = include_bytes!("certificates/authority.pem");
 const STRANGER: &[u8] = include_bytes!("certificates/stranger.pem");
 const CLIENT: &[u8] = include_bytes!("certificates/client.pem");
+const OWN: &[u8] = include_bytes!("certificates/own.pem");
 const SERVER: &[u8] = include_bytes!("certificates/server.pem");
 
 /// A client that trusts the authority.

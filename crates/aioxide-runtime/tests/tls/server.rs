@@ -30,6 +30,8 @@ pub struct Terms {
     pub versions: Option<&'static [&'static SupportedProtocolVersion]>,
     pub asks_for_certificate: bool,
     pub protocols: Vec<Vec<u8>>,
+    /// The certificate and key it shows, in place of the ones that the authority vouches for.
+    pub identity: Option<&'static [u8]>,
 }
 
 impl Server {
@@ -92,8 +94,9 @@ pub fn config(terms: Terms) -> ServerConfig {
     } else {
         builder.with_no_client_auth()
     };
-    let chain = vec![CertificateDer::from_pem_slice(SERVER).expect("it is PEM")];
-    let key = PrivateKeyDer::from_pem_slice(SERVER).expect("it is PEM");
+    let identity = terms.identity.unwrap_or(SERVER);
+    let chain = vec![CertificateDer::from_pem_slice(identity).expect("it is PEM")];
+    let key = PrivateKeyDer::from_pem_slice(identity).expect("it is PEM");
     let mut config = builder.with_single_cert(chain, key).expect("the key fits");
     config.alpn_protocols = terms.protocols;
     config

@@ -10,7 +10,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 
 use crate::server::{Server, TLS12, TLS13, Terms, echo};
 use crate::support::on_every_driver;
-use crate::{AUTHORITY, CLIENT, SERVER, STRANGER, connect, trusting};
+use crate::{AUTHORITY, CLIENT, OWN, SERVER, STRANGER, connect, trusting};
 
 /// Connects and echoes a few bytes.
 async fn greet(builder: TlsBuilder, server: &Server, name: &str) -> io::Result<()> {
@@ -97,6 +97,31 @@ fn a_certificate_for_another_name_is_not_enough() {
     };
     assert_refused(trusting, Terms::default, "example.com", is_name);
     assert_refused(trusting, Terms::default, "127.0.0.2", is_name);
+}
+
+#[test]
+fn an_authority_may_be_a_server_itself_where_it_was_given() {
+    let terms = || Terms { identity: Some(OWN), ..Terms::default() };
+    let given = || TlsConnector::builder().authorities(OWN).expect("it is PEM");
+    for version in [TLS12, TLS13] {
+        assert_welcome(given, || Terms { versions: Some(version), ..terms() }, "localhost");
+    }
+    assert_welcome(|| given().authorities(STRANGER).expect("it is PEM"), terms, "127.0.0.1");
+    assert_welcome(|| given().dangerously_accept_any_name(), terms, "example.com");
+    let is_name = |error: &Error| {
+        matches!(error, Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }))
+    };
+    assert_refused(given, terms, "example.com", is_name);
+    let is_certificate = |error: &Error| matches!(error, Error::InvalidCertificate(_));
+    assert_refused(trusting, terms, "localhost", is_certificate);
+    assert_refused(
+        || TlsConnector::builder().authorities(STRANGER).expect("it is PEM"),
+        terms,
+        "localhost",
+        is_certificate,
+    );
+    // Who is trusted to be a server need not be one: what others show is judged as ever.
+    assert_refused(given, Terms::default, "localhost", is_certificate);
 }
 
 #[test]

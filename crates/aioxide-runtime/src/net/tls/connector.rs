@@ -9,14 +9,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use super::super::stream::Stream;
 use super::stream::TlsStream;
-use super::verification::LessCareful;
+use super::verification::Verification;
 use crate::time::timeout;
 
 /// Makes TLS streams. Cheap to clone; connections of clones resume each other's sessions.
@@ -102,7 +101,8 @@ impl Default for TlsBuilder {
 }
 
 impl TlsBuilder {
-    /// Trusts the authorities in a file of PEM instead of the system's; may be called more than once.
+    /// Trusts the authorities in a file of PEM instead of the system's; may be called more than once. A server may also
+    /// show one of these certificates as its own, if it is for the server's name.
     pub fn authorities_file(self, path: impl AsRef<Path>) -> io::Result<Self> {
         self.authorities(&std::fs::read(path)?)
     }
@@ -174,15 +174,13 @@ impl TlsBuilder {
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(self.versions)
             .map_err(invalid)?;
-        let verifier: Option<Arc<dyn ServerCertVerifier>> = match self.checks {
-            Checks::Everything => None,
-            Checks::AllButName => Some(Arc::new(LessCareful::any_name(self.roots()?, provider))),
-            Checks::Nothing => Some(Arc::new(LessCareful::any_certificate(provider))),
+        let verification = match self.checks {
+            Checks::Nothing => Verification::any_certificate(provider),
+            checks => {
+                Verification::new(self.roots()?, self.authorities, checks == Checks::Everything, provider)
+            }
         };
-        let config = match verifier {
-            None => config.with_root_certificates(self.roots()?),
-            Some(verifier) => config.dangerous().with_custom_certificate_verifier(verifier),
-        };
+        let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verification));
         let mut config = match self.identity {
             Some((chain, key)) => config.with_client_auth_cert(chain, key).map_err(invalid)?,
             None => config.with_no_client_auth(),
