@@ -10,8 +10,9 @@ import asyncio
 import sys
 import warnings
 from asyncio.format_helpers import extract_stack
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, cast
 
 from . import _rust
 
@@ -37,6 +38,14 @@ class StreamWriter(_rust.StreamWriter, asyncio.StreamWriter):
         assert reader is None or isinstance(reader, asyncio.StreamReader)
         _rust.StreamWriter.__init__(self, transport, protocol, reader, loop)
 
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        """Take note that the server's callback is over: how a connection ends whose callback failed."""
+        protocol = cast(StreamReaderProtocol, self._protocol)
+        if task.cancelled():
+            self._transport.close()
+        elif error := task.exception():
+            protocol._report(self._transport, error)
+
     def __del__(self, _warn: Any = warnings.warn) -> None:
         # As since Python 3.13; the arguments of __init__ may have been wrong.
         if self._transport is None or self._transport.is_closing():
@@ -53,9 +62,21 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
 
     # Set by asyncio's class, and missing in what is known of its types.
     _client_connected_cb: ClientConnected | None
+    _drain_waiters: Iterable[asyncio.Future[None]]
     _loop: asyncio.AbstractEventLoop
+    _paused: bool
     _reject_connection: bool
     _stream_reader: Any
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # A deque takes 760 bytes, a third of what an idle connection does, and hardly any ever waits.
+        self._drain_waiters = ()
+
+    async def _drain_helper(self) -> None:
+        if self._paused and self._drain_waiters == ():
+            self._drain_waiters = deque()
+        await super()._drain_helper()  # type: ignore[misc]
 
     def connection_made(self, transport: Any) -> None:
         """Set up the streams; a server's callback gets our writer in place of asyncio's."""
@@ -76,13 +97,8 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
             return
         if asyncio.iscoroutine(answer):
             self._task = self._loop.create_task(answer)
-            self._task.add_done_callback(lambda task: self._finish(transport, task))
-
-    def _finish(self, transport: Any, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            transport.close()
-        elif error := task.exception():
-            self._report(transport, error)
+            # A method of an object that lives as long takes a fifth of a closure's memory.
+            self._task.add_done_callback(writer._finished)
 
     def _report(self, transport: Any, error: BaseException) -> None:
         message = "Unhandled exception in client_connected_cb"

@@ -1,9 +1,20 @@
 //! The bytes that came and were not read yet.
+//!
+//! A connection that waits has none, and no memory for them: what is empty is left to the thread's next buffer.
 
+use std::cell::RefCell;
 use std::io::BufRead;
+use std::mem;
 
 /// More memory than this is given back once it is empty, in bytes.
 const KEPT: usize = 64 * 1024;
+
+/// How much memory a thread keeps: pieces.
+const SPARE: usize = 16;
+
+thread_local! {
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A queue of bytes in one piece.
 #[derive(Default)]
@@ -36,6 +47,9 @@ impl Buffer {
             self.memory.drain(..self.start);
             self.start = 0;
         }
+        if self.memory.capacity() == 0 {
+            self.memory = SPARES.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
         self.memory.extend_from_slice(data);
     }
 
@@ -46,7 +60,16 @@ impl Buffer {
             return;
         }
         self.start = 0;
-        if self.memory.capacity() > KEPT { self.memory = Vec::new() } else { self.memory.clear() }
+        let mut memory = mem::take(&mut self.memory);
+        if memory.capacity() > KEPT {
+            return;
+        }
+        memory.clear();
+        SPARES.with_borrow_mut(|spares| {
+            if spares.len() < SPARE {
+                spares.push(memory);
+            }
+        });
     }
 
     /// Where `needle`, which is not empty, is found first, looking from `offset` on.
