@@ -12,7 +12,7 @@ import warnings
 from asyncio.format_helpers import extract_stack
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 from . import _rust
 
@@ -37,14 +37,6 @@ class StreamWriter(_rust.StreamWriter, asyncio.StreamWriter):
     def __init__(self, transport: Any, protocol: Any, reader: Any, loop: asyncio.AbstractEventLoop) -> None:
         assert reader is None or isinstance(reader, asyncio.StreamReader)
         _rust.StreamWriter.__init__(self, transport, protocol, reader, loop)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        """Take note that the server's callback is over: how a connection ends whose callback failed."""
-        protocol = cast(StreamReaderProtocol, self._protocol)
-        if task.cancelled():
-            self._transport.close()
-        elif error := task.exception():
-            protocol._report(self._transport, error)
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         # As since Python 3.13; the arguments of __init__ may have been wrong.
@@ -97,13 +89,28 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
             return
         if asyncio.iscoroutine(answer):
             self._task = self._loop.create_task(answer)
-            # A method of an object that lives as long takes a fifth of a closure's memory.
-            self._task.add_done_callback(writer._finished)
+            self._task.add_done_callback(_Finish(self, transport))
 
     def _report(self, transport: Any, error: BaseException) -> None:
         message = "Unhandled exception in client_connected_cb"
         self._loop.call_exception_handler({"message": message, "exception": error, "transport": transport})
         transport.close()
+
+
+class _Finish:
+    """Called when the task of a server's callback is over. Takes a sixth of the memory of a closure."""
+
+    __slots__ = ("_protocol", "_transport")
+
+    def __init__(self, protocol: StreamReaderProtocol, transport: Any) -> None:
+        self._protocol = protocol
+        self._transport = transport
+
+    def __call__(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self._transport.close()
+        elif error := task.exception():
+            self._protocol._report(self._transport, error)
 
 
 def _new_protocol(
