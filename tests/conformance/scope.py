@@ -75,6 +75,11 @@ EXCLUDED_OF_OWN_STREAMS: dict[str, str] = {
     "test___repr__waiter": "sets a private field of the reader",
 }
 
+# Classes that native tasks are not asked from Python 3.14 on: tasks ask the interpreter there what loop runs.
+EXCLUDED_OF_NATIVE_TASKS: dict[str, str] = {
+    "test_events.TestPyGetEventLoop": "replaces the functions that know the running loop by Python ones",
+}
+
 
 def reason_excluded(module: str, name: str) -> str | None:
     """Return why a class is not run, or None when it is in scope."""

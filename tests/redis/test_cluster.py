@@ -19,7 +19,11 @@ from topologies import Cluster, cluster, only_native, requires_redis, started_cl
 
 __all__ = ["cluster", "only_native", "started_cluster"]
 
-pytestmark = requires_redis
+pytestmark = [
+    requires_redis,
+    # redis-py's own connections, from Python 3.14 on.
+    pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning"),
+]
 
 
 @contextlib.asynccontextmanager

@@ -145,8 +145,10 @@ async def test_a_server_that_is_loading_fails_the_whole_pipeline(
     async with connected(server, retry=None) as client:
         with pytest.raises(redis.BusyLoadingError):
             await client.eval(loading, 0)
-        with pytest.raises(redis.BusyLoadingError):
-            await client.pipeline(transaction=False).get("a").eval(loading, 0).execute(raise_on_error=False)
+        for transaction in (False, True):
+            pipe = client.pipeline(transaction=transaction).eval(loading, 0)
+            with pytest.raises(redis.BusyLoadingError):
+                await pipe.execute(raise_on_error=False)
         assert await client.ping()
 
 

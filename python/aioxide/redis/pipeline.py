@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis.asyncio.client
 from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import ExecAbortError, ResponseError, WatchError
+from redis.exceptions import ConnectionError, ExecAbortError, ResponseError, WatchError
 
 if TYPE_CHECKING:
     from .client import Redis
@@ -72,6 +72,10 @@ class Pipeline(redis.asyncio.client.Pipeline):
             raise results
         if results is None:
             raise WatchError("Watched variable changed.")
+        for result in results:
+            if isinstance(result, ConnectionError):
+                # It concerns the connection, not the command: the server is loading, say.
+                raise result
         for number, error in refused:
             results.insert(number, error)
         if len(results) != len(stack):
