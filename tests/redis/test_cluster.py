@@ -14,7 +14,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.cluster import LoadBalancingStrategy
 from redis.crc import key_slot
-from redis.exceptions import ConnectionError, RedisClusterException, RedisError, ResponseError, TimeoutError
+from redis.exceptions import (
+    ClusterDownError,
+    ConnectionError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from topologies import Cluster, cluster, only_native, requires_redis, started_cluster
 
 __all__ = ["cluster", "only_native", "started_cluster"]
@@ -229,7 +236,7 @@ async def test_pipelines_whose_master_is_killed(cluster: Cluster, loop: Any) -> 
                 begun += 1
                 try:
                     first, _, second = await client.pipeline().incr(key).incr(other).incr(key).execute()
-                except (ConnectionError, TimeoutError) as error:
+                except (ConnectionError, TimeoutError, ClusterDownError) as error:
                     errors.append(error)
                     await asyncio.sleep(0.01)
                 else:
@@ -247,10 +254,12 @@ async def test_pipelines_whose_master_is_killed(cluster: Cluster, loop: Any) -> 
         await until(lambda: done[-1] > replaced)
         is_over = True
         await asyncio.wait_for(asyncio.gather(*tasks), 30)
-        # What a living node was sent has run, whatever became of the rest, and it was sent once.
-        assert int(await client.get(other)) == begun
+        # What a living node was sent has run once at most, and always where no error was raised.
+        assert begun - len(errors) <= int(await client.get(other)) <= begun
         assert errors
-        assert all("may have run" in str(error) for error in errors), errors
+        # A node may still take the cluster for down when the part for another one has run.
+        lost = [str(error) for error in errors if not isinstance(error, ClusterDownError)]
+        assert all("may have run" in text for text in lost), errors
         await client.delete(other)
 
 
