@@ -52,6 +52,37 @@ def other_master(cluster: Cluster, slot: int) -> Any:
     return next(master for master in cluster.masters() if master is not source)
 
 
+@contextlib.asynccontextmanager
+async def slot_that_moves(
+    cluster: Cluster, slot: int, target: Any, least: Callable[[], int]
+) -> AsyncIterator[None]:
+    """Move a slot while work goes on, of which `least` counts the least.
+
+    The body runs when the slot's keys have moved and the slot itself has not.
+    """
+    await until(lambda: least() > 5)
+    cluster.begin_migration(slot, target)
+    await asyncio.sleep(0.05)
+    await asyncio.to_thread(cluster.move_keys, slot, target)
+    yield
+    seen = least()
+    await until(lambda: least() > seen + 3)
+    cluster.end_migration(slot, target)
+    seen = least()
+    await until(lambda: least() > seen + 5)
+
+
+async def kill_under_load(cluster: Cluster, slot: int) -> tuple[float, float]:
+    """Kill a slot's master, which stops answering before; return when that was and when it was replaced."""
+    old = cluster.master_of(slot)
+    old.pause()
+    await asyncio.sleep(0.05)
+    killed = time.monotonic()
+    old.kill()
+    await until(lambda: cluster.master_of(slot) is not old)
+    return killed, time.monotonic()
+
+
 async def test_keys_are_where_their_slots_are(cluster: Cluster, loop: Any) -> None:
     async with client_of(cluster) as client:
         for number in range(30):
@@ -153,17 +184,9 @@ async def test_a_slot_may_move_under_load(cluster: Cluster, loop: Any) -> None:
                 await asyncio.sleep(0.001)
 
         counters = [asyncio.create_task(count(key)) for key in keys]
-        await until(lambda: min(counts.values()) > 5)
-        cluster.begin_migration(slot, target)
-        await asyncio.sleep(0.05)
-        await asyncio.to_thread(cluster.move_keys, slot, target)
         new = f"{{move}}new{time.monotonic()}"
-        assert await client.incr(new) == 1
-        seen = min(counts.values())
-        await until(lambda: min(counts.values()) > seen + 3)
-        cluster.end_migration(slot, target)
-        seen = min(counts.values())
-        await until(lambda: min(counts.values()) > seen + 5)
+        async with slot_that_moves(cluster, slot, target, lambda: min(counts.values())):
+            assert await client.incr(new) == 1
         is_over = True
         await asyncio.gather(*counters)
         assert cluster.master_of(slot) is target
@@ -193,17 +216,9 @@ async def test_a_slot_may_move_under_pipelines(cluster: Cluster, loop: Any) -> N
                 await asyncio.sleep(0.001)
 
         counters = [asyncio.create_task(count(key)) for key in keys]
-        await until(lambda: min(rounds.values()) > 5)
-        cluster.begin_migration(slot, target)
-        await asyncio.sleep(0.05)
-        await asyncio.to_thread(cluster.move_keys, slot, target)
         new = f"{{pipes}}new{time.monotonic()}"
-        assert await client.pipeline().incr(new).incr(new).execute() == [1, 2]
-        seen = min(rounds.values())
-        await until(lambda: min(rounds.values()) > seen + 3)
-        cluster.end_migration(slot, target)
-        seen = min(rounds.values())
-        await until(lambda: min(rounds.values()) > seen + 5)
+        async with slot_that_moves(cluster, slot, target, lambda: min(rounds.values())):
+            assert await client.pipeline().incr(new).incr(new).execute() == [1, 2]
         is_over = True
         await asyncio.gather(*counters)
         assert cluster.master_of(slot) is target
@@ -246,11 +261,7 @@ async def test_pipelines_whose_master_is_killed(cluster: Cluster, loop: Any) -> 
 
         tasks = [asyncio.create_task(write(f"{{killed pipes}}{number}")) for number in range(10)]
         await until(lambda: len(done) > 100)
-        old.pause()
-        await asyncio.sleep(0.05)
-        old.kill()
-        await until(lambda: cluster.master_of(slot) is not old)
-        replaced = time.monotonic()
+        _, replaced = await kill_under_load(cluster, slot)
         await until(lambda: done[-1] > replaced)
         is_over = True
         await asyncio.wait_for(asyncio.gather(*tasks), 30)
@@ -267,7 +278,6 @@ async def test_pipelines_whose_master_is_killed(cluster: Cluster, loop: Any) -> 
 async def test_a_killed_master_is_replaced_under_load(cluster: Cluster, loop: Any) -> None:
     """Writes that were on their way are errors, others wait; reads only wait."""
     slot = key_slot(b"{kill}")
-    old = cluster.master_of(slot)
     async with client_of(cluster) as client:
         await client.set("{kill}read", "value")
         acknowledged: list[float] = []
@@ -291,12 +301,7 @@ async def test_a_killed_master_is_replaced_under_load(cluster: Cluster, loop: An
         tasks = [asyncio.create_task(write(number)) for number in range(20)]
         tasks += [asyncio.create_task(read()) for _ in range(5)]
         await until(lambda: len(acknowledged) > 200)
-        old.pause()
-        await asyncio.sleep(0.05)
-        killed = time.monotonic()
-        old.kill()
-        await until(lambda: cluster.master_of(slot) is not old)
-        replaced = time.monotonic()
+        killed, replaced = await kill_under_load(cluster, slot)
         await until(lambda: acknowledged[-1] > replaced)
         recovered = acknowledged[-1]
         is_over = True

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Step {
     Insert(u64),
-    /// Inserts enough for one of `expire`'s sweeps, at up to so many different times.
+    /// Inserts [`MANY`], at up to so many different times.
     InsertMany(u64),
     /// Cancels the timer that was inserted as number `n % inserted`, whether it still lives or not.
     Cancel(usize),
@@ -19,7 +19,7 @@ enum Step {
     Clear,
 }
 
-/// More than `expire` takes out of the heap one by one.
+/// Enough for `expire` to sort what is due.
 const MANY: u64 = 200;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

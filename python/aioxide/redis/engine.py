@@ -179,6 +179,10 @@ def _is_repeatable(name: Any) -> bool:
     return not word.upper().startswith("WAIT")
 
 
+_TIMEOUT_AT = {"BLMPOP": 1, "BZMPOP": 1, "BLMOVEM": 5}
+"""Which word of a blocking command is its time-out, where it is not the last one."""
+
+
 def blocking_seconds(arguments: tuple[Any, ...]) -> float | None:
     """Return how long a blocking command may wait in the server, in seconds; None for as long as it takes."""
     words = [argument.decode() if isinstance(argument, bytes) else argument for argument in arguments]
@@ -187,14 +191,10 @@ def blocking_seconds(arguments: tuple[Any, ...]) -> float | None:
         if name in ("XREAD", "XREADGROUP"):
             upper = [str(word).upper() for word in words]
             seconds = float(words[upper.index("BLOCK") + 1]) / 1000
-        elif name in ("BLMPOP", "BZMPOP"):
-            seconds = float(words[1])
-        elif name == "BLMOVEM":
-            seconds = float(words[5])
         elif name in ("WAIT", "WAITAOF"):
             seconds = float(words[-1]) / 1000
         else:
-            seconds = float(words[-1])
+            seconds = float(words[_TIMEOUT_AT.get(name, -1)])
     except (ValueError, IndexError, TypeError):
         # The server will say what is wrong.
         return 0.0

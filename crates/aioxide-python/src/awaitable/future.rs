@@ -1,8 +1,8 @@
 //! Rust futures inside an [`Awaitable`], and the wakers they get.
 //!
-//! A future need not be `Send`: it is made, polled and dropped by the thread that runs its loop, and polled with the
-//! runtime of that loop as the current one, as a loop makes it that runs. A waker may be used by any thread. On the loop's own it puts the waiting task on the
-//! ready queue, from elsewhere it goes through the inbox, without touching Python.
+//! A future need not be `Send`: it is made, polled and dropped by the thread that runs its loop. The loop's runtime is the
+//! current one there for as long as the loop runs. A waker may be used by any thread. On the loop's own it puts the
+//! waiting task on the ready queue, from elsewhere it goes through the inbox, without touching Python.
 //!
 //! A future must not own Python objects that can reach the awaitable: the collector cannot see into it.
 //!

@@ -4,13 +4,12 @@
 //! - The connection is touched by the thread that runs the loop, or while the loop does not run.
 
 use std::ffi::CStr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use aioxide_redis::Error;
 use aioxide_redis::Role;
 use aioxide_redis::connection::session::Retry;
 use aioxide_redis::connection::{Connection, Stage};
-use aioxide_runtime::Runtime;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
@@ -58,9 +57,6 @@ pub struct RedisConnection {
 struct Native {
     connection: Connection<Objects>,
     mailbox: Option<Rc<Mailbox>>,
-    /// Entered while the connection is told something: then its task is woken without a system call. The loop's own end
-    /// ends the runtime.
-    runtime: Weak<Runtime>,
 }
 
 /// Memory for encoding that grew beyond this is not kept, bytes.
@@ -76,12 +72,10 @@ impl RedisConnection {
         })
     }
 
-    /// Tell the connection something, on the thread that runs its loop.
+    /// Tell the connection something, on the thread that runs its loop: so the loop's runtime is the current one, and the
+    /// connection's task is woken without a system call.
     pub(super) fn with<R>(&self, tell: impl FnOnce(&Connection<Objects>) -> R) -> PyResult<R> {
-        let native = self.native()?;
-        let runtime = native.runtime.upgrade();
-        let _current = runtime.as_ref().map(|runtime| runtime.enter());
-        Ok(tell(&native.connection))
+        self.native().map(|native| tell(&native.connection))
     }
 
     /// Whether callers must wait before they send.
@@ -351,14 +345,10 @@ impl RedisConnection {
             Some(sentinel) => format!("service {}", sentinel.get_item(intern!(py, "service"))?),
             None => config.address.to_string(),
         };
-        let runtime = this.with_core(|core| Rc::clone(&core.runtime))?;
-        let connection = {
-            let _current = runtime.enter();
-            Connection::new(config, locator, receiver)
-        };
+        let connection = Connection::new(config, locator, receiver);
         Ok(Self {
             event_loop: event_loop.clone().unbind(),
-            native: Some(ThreadBound::new(Native { connection, mailbox, runtime: Rc::downgrade(&runtime) })),
+            native: Some(ThreadBound::new(Native { connection, mailbox })),
             encoding,
             decodes,
             callbacks: callbacks.unbind(),
