@@ -226,3 +226,19 @@ async def test_a_thread_safe_handle_reports_as_any_other(loop, reported):
     report = reported.pop()
     assert isinstance(report["exception"], LookupError)
     assert report["handle"] is handle
+
+
+@since_314
+async def test_a_callback_may_cancel_its_own_thread_safe_handle_and_leaves_no_lock(loop):
+    def work():
+        assert not handle.cancelled()
+        handle.cancel()
+        assert handle.cancelled()
+        ran.set_result(None)
+
+    ran = loop.create_future()
+    handle = loop.call_soon_threadsafe(work)
+    assert isinstance(handle, asyncio.Handle)
+    await ran
+    # On another thread, which would wait for ever for a lock that is held.
+    assert await asyncio.to_thread(handle.cancelled)

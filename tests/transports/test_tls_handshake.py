@@ -74,6 +74,19 @@ async def test_a_wrong_name_is_a_certificate_error(loop):
     assert OTHER_NAME in str(error)
 
 
+@pytest.mark.parametrize("name", [".example.com", "a\0b", "x" * 300])
+async def test_a_name_that_no_handshake_can_begin_with_leaves_nothing(loop, name):
+    error = await refused(loop, "client", server_hostname=name)
+    assert isinstance(error, (TypeError, ValueError, ssl.SSLError))
+
+
+async def test_a_context_of_the_other_side_leaves_nothing(loop):
+    error = await refused(
+        loop, "client", context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server_hostname=NAME
+    )
+    assert isinstance(error, (ValueError, ssl.SSLError))
+
+
 async def test_an_unknown_authority_is_a_certificate_error(loop):
     error = await refused(
         loop,

@@ -3,16 +3,16 @@
 use std::any::Any;
 use std::os::fd::OwnedFd;
 
+use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::{PyTraverseError, intern};
 
 use crate::awaitable::waiter::Waiter;
 use crate::event_loop::EventLoop;
 use crate::event_loop::servers::Listener;
 use crate::ffi::collector::{look_through, show_if_shared};
 use crate::ffi::{call, context};
-use crate::handle::{Handle, TimerHandle, run_without_handle};
+use crate::handle::{Handle, ThreadsafeHandle, TimerHandle, run_without_handle};
 use crate::loop_cell::ThreadBound;
 use crate::tasks::{Future, Task, step};
 use crate::transports::datagram::{self, DatagramTransport};
@@ -22,8 +22,8 @@ use crate::transports::stream::{Event, StreamTransport};
 pub enum Callback {
     /// What `call_soon` or a watcher was given.
     Handle(Py<Handle>),
-    /// What `call_soon_threadsafe` was given, in asyncio's own handle (see [`EventLoop::schedule_threadsafe`]).
-    ThreadsafeHandle(Py<PyAny>),
+    /// What `call_soon_threadsafe` was given, from Python 3.14 on.
+    ThreadsafeHandle(Py<ThreadsafeHandle>),
     /// A timer that expired.
     Timer(Py<TimerHandle>),
     /// A timer that another thread set, to be entered into the heap.
@@ -87,7 +87,7 @@ impl Callback {
         let py = event_loop.py();
         match self {
             Self::Handle(handle) => Handle::run(handle.bind(py), event_loop),
-            Self::ThreadsafeHandle(handle) => handle.call_method0(py, intern!(py, "_run")).map(drop),
+            Self::ThreadsafeHandle(handle) => ThreadsafeHandle::run(handle.bind(py), event_loop),
             Self::Timer(handle) => TimerHandle::run(handle.bind(py), event_loop),
             Self::SetTimer(handle) => {
                 EventLoop::schedule_timer(event_loop, handle);
@@ -146,7 +146,10 @@ impl Callback {
                 visit.call(handle)?;
                 look_through(handle, |handle| handle.traverse(visit))
             }
-            Self::ThreadsafeHandle(handle) => visit.call(handle),
+            Self::ThreadsafeHandle(handle) => {
+                visit.call(handle)?;
+                look_through(handle, |handle| handle.traverse(visit))
+            }
             Self::Timer(handle) | Self::SetTimer(handle) => {
                 visit.call(handle)?;
                 look_through(handle, |handle| handle.traverse(visit))
@@ -185,6 +188,7 @@ impl Callback {
     pub fn forget(self, py: Python<'_>) {
         match &self {
             Self::Handle(handle) => _ = show_if_shared(handle.bind(py)),
+            Self::ThreadsafeHandle(handle) => _ = show_if_shared(handle.bind(py)),
             Self::Timer(handle) | Self::SetTimer(handle) => _ = show_if_shared(handle.bind(py)),
             _ => {}
         }
@@ -199,7 +203,7 @@ impl Callback {
     pub fn describe(&self, py: Python<'_>) -> Py<PyAny> {
         match self {
             Self::Handle(handle) => handle.clone_ref(py).into_any(),
-            Self::ThreadsafeHandle(handle) => handle.clone_ref(py),
+            Self::ThreadsafeHandle(handle) => handle.clone_ref(py).into_any(),
             Self::Timer(handle) | Self::SetTimer(handle) => handle.clone_ref(py).into_any(),
             Self::TaskStep { step, .. } => step.clone_ref(py),
             Self::TaskWakeup { wakeup, .. } => wakeup.clone_ref(py),

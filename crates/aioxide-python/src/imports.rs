@@ -30,8 +30,10 @@ pub struct Imports {
     pub task_print_stack: Py<PyAny>,
     /// `asyncio.Handle`, whose instances our handles claim to be.
     pub handle: Py<PyAny>,
-    /// asyncio's own handle of `call_soon_threadsafe`, which Python 3.14 and later have.
-    pub threadsafe_handle: Option<Py<PyAny>>,
+    /// The class of what `call_soon_threadsafe` returns: from Python 3.14 on one of its own.
+    pub threadsafe_handle: Py<PyAny>,
+    /// `threading.RLock`.
+    pub reentrant_lock: Py<PyAny>,
     /// `asyncio.TimerHandle`.
     pub timer_handle: Py<PyAny>,
     /// `asyncio.transports._FlowControlMixin`, a subclass of `asyncio.Transport` that asyncio looks for.
@@ -155,7 +157,11 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
             task_get_stack: base_tasks.getattr("_task_get_stack")?.unbind(),
             task_print_stack: base_tasks.getattr("_task_print_stack")?.unbind(),
             handle: name("Handle")?,
-            threadsafe_handle: events.getattr_opt("_ThreadSafeHandle")?.map(Bound::unbind),
+            threadsafe_handle: match events.getattr_opt("_ThreadSafeHandle")? {
+                Some(threadsafe_handle) => threadsafe_handle.unbind(),
+                None => name("Handle")?,
+            },
+            reentrant_lock: py.import("threading")?.getattr("RLock")?.unbind(),
             timer_handle: name("TimerHandle")?,
             flow_control_mixin: py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.unbind(),
             datagram_transport: datagram_transport(&asyncio)?,

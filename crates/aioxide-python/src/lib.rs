@@ -39,7 +39,7 @@ mod _rust {
     #[pymodule_export]
     use crate::event_loop::EventLoop;
     #[pymodule_export]
-    use crate::handle::{Handle, TimerHandle};
+    use crate::handle::{Handle, ThreadsafeHandle, TimerHandle};
     #[pymodule_export]
     use crate::streams::reader::StreamReader;
     #[pymodule_export]
@@ -68,6 +68,7 @@ mod _rust {
         free_list::install::<Awaitable>(module.py());
         free_list::install::<Handle>(module.py());
         free_list::install::<TimerHandle>(module.py());
+        free_list::install::<ThreadsafeHandle>(module.py());
         free_list::install::<Waiter>(module.py());
         let hooks = PyDict::new(module.py());
         hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;

@@ -19,7 +19,7 @@ use crate::ffi::call::{call_method, call_method_of, call_with_keywords};
 use crate::ffi::collector::new_hidden;
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::ffi::task_callbacks::{self, Kind};
-use crate::handle::{Handle, Record, TimerHandle};
+use crate::handle::{Handle, Record, ThreadsafeHandle, TimerHandle};
 use crate::imports::imports;
 use crate::loop_cell::Refused;
 use crate::tasks::{self, Future, Task};
@@ -87,13 +87,13 @@ impl FastMethod for CallSoonThreadsafe {
         if this.debug() {
             check_callback(event_loop, callback, "call_soon_threadsafe")?;
         }
-        match &imports(event_loop.py())?.threadsafe_handle {
-            Some(class) => {
-                let class = class.bind(event_loop.py());
-                EventLoop::schedule_threadsafe(event_loop, class, callback, rest, context)
-            }
-            None => schedule_handle(event_loop, callback, rest, context),
+        if !cfg!(Py_3_14) {
+            return schedule_handle(event_loop, callback, rest, context);
         }
+        let record = Record::new(event_loop, callback, rest, context)?;
+        let handle = new_hidden(event_loop.py(), ThreadsafeHandle::new(event_loop, record))?;
+        EventLoop::enqueue(event_loop, Callback::ThreadsafeHandle(handle.clone_ref(event_loop.py())))?;
+        Ok(handle.into_any())
     }
 }
 
@@ -289,27 +289,6 @@ impl EventLoop {
             Err((Some(refused), _callback)) => this.opened(Err(refused)),
             Err((None, _callback)) => this.opened(Ok(None)),
         }
-    }
-
-    /// Put a callback into the queue in asyncio's own handle for it, of Python 3.14 and later: a lock in it makes
-    /// who cancels it from another thread wait for the end of a callback that has begun.
-    fn schedule_threadsafe(
-        event_loop: &Bound<'_, Self>,
-        class: &Bound<'_, PyAny>,
-        callback: Borrowed<'_, '_, PyAny>,
-        arguments: &[Borrowed<'_, '_, PyAny>],
-        context: Option<Borrowed<'_, '_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        let py = event_loop.py();
-        let arguments = PyTuple::new(py, arguments.iter().map(|argument| Bound::clone(argument)))?;
-        let handle =
-            class.call1((Bound::clone(&callback), arguments, event_loop, context.map(|c| owned(&c))))?;
-        if event_loop.get().debug() {
-            // Its last frame is of the handle's own `__init__`.
-            handle.getattr(intern!(py, "_source_traceback"))?.del_item(-1)?;
-        }
-        Self::enqueue(event_loop, Callback::ThreadsafeHandle(handle.clone().unbind()))?;
-        Ok(handle.unbind())
     }
 
     /// Enter a timer into the heap. It is forgotten silently where the loop was closed meanwhile.

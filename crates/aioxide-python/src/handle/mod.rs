@@ -1,4 +1,5 @@
-//! `Handle` and `TimerHandle`: what `call_soon`, `call_later` and the watchers return.
+//! `Handle`, `TimerHandle` and [`ThreadsafeHandle`]: what `call_soon`, `call_later`, `call_soon_threadsafe` and the
+//! watchers return.
 //!
 //! They are not subclasses of asyncio's (Python classes cannot be extended without losing the inline
 //! layout), but `isinstance` holds: their `__class__` says so, and `repr` is asyncio's own.
@@ -310,11 +311,6 @@ macro_rules! handle_methods {
     ($class:ident, $asyncio_class:ident, [$($extra:tt)*]) => {
         #[pymethods]
         impl $class {
-            /// Return whether the callback was cancelled.
-            fn cancelled(&self) -> bool {
-                self.cancelled.load(Relaxed)
-            }
-
             /// The class that the handle is an instance of, for `isinstance`.
             #[getter]
             fn __class__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -350,7 +346,7 @@ macro_rules! handle_methods {
 
             #[getter]
             fn _cancelled(&self) -> bool {
-                self.cancelled()
+                self.cancelled.load(Relaxed)
             }
 
             #[getter]
@@ -414,6 +410,10 @@ macro_rules! handle_methods {
     };
 }
 
+mod threadsafe;
+
+pub use threadsafe::ThreadsafeHandle;
+
 /// A callback that waits in the ready queue, or a watcher's.
 #[pyclass(module = "aioxide", weakref, frozen)]
 pub struct Handle {
@@ -443,6 +443,11 @@ impl Recycled for Handle {
 }
 
 handle_methods!(Handle, handle, [
+    /// Return whether the callback was cancelled.
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
+
     /// Cancel the callback. Cancelling twice, or after it ran, does nothing.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
         if !Self::mark_cancelled(slf)? {
@@ -506,6 +511,11 @@ impl Recycled for TimerHandle {
 }
 
 handle_methods!(TimerHandle, timer_handle, [
+    /// Return whether the callback was cancelled.
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
+
     /// Return the time at which the callback is due, in seconds of the loop's clock.
     fn when(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match &self.given {
@@ -524,7 +534,7 @@ handle_methods!(TimerHandle, timer_handle, [
                 let content = |handle: &Bound<'_, Self>| {
                     let handle = handle.get();
                     let arguments = handle._args(py)?.map(Bound::unbind);
-                    PyResult::Ok((handle._callback(py), arguments, handle.cancelled()))
+                    PyResult::Ok((handle._callback(py), arguments, handle._cancelled()))
                 };
                 let ours = content(slf)?.into_pyobject(py)?;
                 let is_equal = ours.eq(content(other)?)?;
