@@ -24,6 +24,7 @@ __all__ = [
     "StreamTransport",
     "StreamWriter",
     "Task",
+    "ThreadsafeHandle",
     "TimerHandle",
     "TlsTransport",
     "Waiter",
@@ -34,6 +35,7 @@ __all__ = [
     "_trial_panic",
     "build_info",
     "native_task_factory",
+    "remove_socket_file",
     "socket_inode",
 ]
 
@@ -44,6 +46,9 @@ __version__: str
 
 _awaitable_capsule: CapsuleType
 """The interface of extension modules with Rust futures (crate aioxide-awaitable)."""
+
+def remove_socket_file(path: str, inode: int | None) -> None:
+    """Remove the socket file at a path, if it is of this inode or that does not matter (None)."""
 
 def socket_inode(path: str) -> int | None:
     """Return the inode of the socket file at a path; None where another kind of file is there."""
@@ -149,6 +154,14 @@ class FutureIter:
 @final
 class Handle:
     """A scheduled callback, as `asyncio.Handle`."""
+
+    def cancel(self) -> None: ...
+    def cancelled(self) -> bool: ...
+    def get_context(self) -> Context: ...
+
+@final
+class ThreadsafeHandle:
+    """A callback that another thread may have scheduled, as `asyncio.Handle` (from Python 3.14 on)."""
 
     def cancel(self) -> None: ...
     def cancelled(self) -> bool: ...

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._native_loop import NativeLoop
-from ._rust import socket_inode
+from ._rust import remove_socket_file, socket_inode
 
 # asyncio removes the file of a stopped server by default from 3.13 on.
 _CLEANUP_BY_DEFAULT = sys.version_info >= (3, 13)
@@ -122,8 +122,8 @@ class UnixSockets(NativeLoop):
             return
         path, inode = remembered
         try:
-            if socket_inode(os.fsdecode(path)) == inode:
-                os.unlink(path)
+            if inode is not None:
+                remove_socket_file(os.fsdecode(path), inode)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -149,8 +149,7 @@ def _bind(path: str | bytes) -> socket.socket:
 
 def _remove_stale(path: str | bytes) -> None:
     try:
-        if socket_inode(os.fsdecode(path)) is not None:
-            os.remove(path)
+        remove_socket_file(os.fsdecode(path), None)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import weakref
 
 import pytest
 
@@ -78,3 +80,112 @@ async def test_a_delay_can_be_given_by_place_and_the_callback_by_name(loop):
     done = loop.create_future()
     loop.call_later(0, callback=lambda: done.set_result(None))
     await done
+
+
+# Handles share what they can of their contexts, and nobody must notice.
+
+SCHEDULING = {
+    "call_soon": lambda loop, callback: loop.call_soon(callback),
+    "call_soon_threadsafe": lambda loop, callback: loop.call_soon_threadsafe(callback),
+    "call_later": lambda loop, callback: loop.call_later(0.001, callback),
+    "debug": lambda loop, callback: loop.call_soon(callback),
+}
+
+
+@pytest.fixture(params=SCHEDULING)
+def schedule(loop, request):
+    """A way to have a callback called."""
+    loop.set_debug(request.param == "debug")
+    yield lambda callback: SCHEDULING[request.param](loop, callback)
+    loop.set_debug(False)
+
+
+async def turns(loop, done):
+    """Let callbacks run until `done` of them did."""
+    async with asyncio.timeout(5):
+        while not done():
+            await asyncio.sleep(0)
+
+
+async def test_each_callback_sees_the_variables_of_the_moment_it_was_scheduled(loop, schedule):
+    seen: list[str] = []
+    for text in ("a", "a", "b", "b", "a"):
+        origin.set(text)
+        schedule(lambda: seen.append(origin.get()))
+    origin.set("later")
+    await turns(loop, lambda: len(seen) == 5)
+    assert sorted(seen) == ["a", "a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_what_a_callback_sets_is_its_own(loop, schedule, is_held):
+    def set_and_note():
+        seen.append(origin.get())
+        origin.set("another")
+        # What it schedules is of its own context.
+        loop.call_soon(lambda: nested.append(origin.get()))
+
+    seen: list[str] = []
+    nested: list[str] = []
+    origin.set("here")
+    handles = [schedule(set_and_note) for _ in range(4)]
+    if not is_held:
+        handles.clear()
+    await turns(loop, lambda: len(nested) == 4)
+    assert seen == ["here"] * 4
+    assert nested == ["another"] * 4
+    assert origin.get() == "here"
+
+
+@pytest.mark.skipif(not hasattr(asyncio.Handle, "get_context"), reason="Python 3.12 brought it")
+async def test_a_handle_has_a_context_of_its_own(loop, schedule):
+    seen: list[str] = []
+    origin.set("here")
+
+    def note():
+        seen.append(origin.get())
+        origin.set("noted")
+
+    handles = [schedule(note) for _ in range(3)]
+    contexts = [handle.get_context() for handle in handles[:2]]
+    assert contexts[0] is not contexts[1]
+    assert contexts[0] is handles[0].get_context()
+    # It is the very one in which the callback will run.
+    contexts[0].run(origin.set, "changed")
+    await turns(loop, lambda: len(seen) == 3)
+    assert sorted(seen) == ["changed", "here", "here"]
+    ran_in = [handle.get_context() for handle in handles]
+    assert [context[origin] for context in ran_in] == ["noted"] * 3
+    assert ran_in[:2] == contexts
+
+
+async def test_a_variables_value_goes_with_the_last_callback(loop, schedule):
+    class Value:
+        pass
+
+    def make():
+        value = Value()
+        held.set(value)
+        schedule(lambda: ran.append(True))
+        schedule(lambda: ran.append(True)).cancel()
+        return weakref.ref(value)
+
+    held: contextvars.ContextVar[Value] = contextvars.ContextVar("held")
+    ran: list[bool] = []
+    reference = contextvars.copy_context().run(make)
+    await turns(loop, lambda: ran)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert reference() is None
+
+
+async def test_many_waiting_callbacks_need_few_contexts(loop, is_aioxide):
+    def count():
+        return sum(type(object) is contextvars.Context for object in gc.get_objects())
+
+    before = count()
+    handles = [loop.call_soon(int) for _ in range(500)] + [loop.call_later(60, int) for _ in range(500)]
+    assert count() - before < (10 if is_aioxide else 1001)
+    for handle in handles:
+        handle.cancel()

@@ -152,6 +152,21 @@ async def test_the_file_is_removed_when_asked_for(loop, path, cleanup):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="cleanup_socket came with Python 3.13")
+async def test_a_detector_of_blocking_calls_has_no_reason_to_complain(loop, path, is_aioxide, monkeypatch):
+    """blockbuster refuses `os.unlink`, but to asyncio's own file of Unix sockets."""
+    if not is_aioxide:
+        pytest.skip("asyncio is excepted by name")
+    server, _ = await make_server(loop, path)
+
+    def refuse(path):
+        raise AssertionError(f"a blocking call: os.unlink({path!r})")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    await close(server)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="cleanup_socket came with Python 3.13")
 async def test_a_file_of_somebody_else_is_not_removed(loop, path):
     server, _ = await make_server(loop, path)
     os.unlink(path)

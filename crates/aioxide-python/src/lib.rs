@@ -56,12 +56,13 @@ mod _rust {
     #[pymodule_export]
     use crate::event_loop::build_info;
     #[pymodule_export]
-    use crate::event_loop::servers::socket_inode;
+    use crate::event_loop::servers::{remove_socket_file, socket_inode};
     #[pymodule_export]
     use crate::tasks::native_task_factory;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::ffi::snapshot::prepare(module.py())?;
         crate::tasks::prepare(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("_awaitable_capsule", extension::capsule(module.py())?)?;

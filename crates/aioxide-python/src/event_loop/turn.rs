@@ -36,7 +36,7 @@ use super::rust_tasks::Failures;
 use super::{Core, EventLoop};
 use crate::callback::Callback;
 use crate::error::os_error;
-use crate::ffi::{call, stop_iteration};
+use crate::ffi::{call, snapshot, stop_iteration};
 use crate::loop_cell::Running;
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::StreamTransport;
@@ -80,14 +80,16 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         callbacks_since_poll: CALLBACKS_PER_POLL,
         polls_in_vain: 0,
     };
-    let result = stop_iteration::lent_to_loop(event_loop.py(), || {
+    let mut take_turns = || {
         loop {
             turns.take_turn()?;
             if this.stopping.load(Ordering::Relaxed) {
                 break Ok(());
             }
         }
-    });
+    };
+    let py = event_loop.py();
+    let result = snapshot::shared_in_loop(py, || stop_iteration::lent_to_loop(py, &mut take_turns));
     // What was written or submitted in the last turn must reach the kernel, and what was cancelled must leave it.
     let flushed = turns.flush();
     let settled = turns.settle();
@@ -121,6 +123,7 @@ impl Turns<'_, '_> {
         }
         let ran = self.run_callbacks();
         stop_iteration::empty(self.event_loop.py());
+        snapshot::forget(self.event_loop.py());
         let flushed = self.flush();
         ran.and(flushed)
             .and_then(|()| EventLoop::report_tasks(self.event_loop, &self.runtime, &self.failures))

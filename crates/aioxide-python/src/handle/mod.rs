@@ -9,6 +9,7 @@
 //! - Nothing is dropped or called while a handle is borrowed.
 
 use std::cmp::Ordering;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use aioxide_runtime::TimerKey;
@@ -21,7 +22,7 @@ use pyo3::{Borrowed, IntoPyObjectExt, PyTraverseError, intern};
 use crate::event_loop::EventLoop;
 use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
-use crate::ffi::{call, collector, context};
+use crate::ffi::{call, collector, context, snapshot};
 use crate::imports::imports;
 
 /// How many handles are alive in this process. Counted without atomic read-modify-write: on a build
@@ -38,6 +39,8 @@ pub struct Record {
     callback: Option<Py<PyAny>>,
     arguments: Arguments,
     context: Option<Py<PyAny>>,
+    /// Whether the context is one that other handles may have, too (see [`snapshot`]).
+    is_snapshot: bool,
     /// In debug mode only.
     origin: Option<Box<Origin>>,
 }
@@ -97,9 +100,10 @@ impl Record {
         context: Option<Borrowed<'_, '_, PyAny>>,
     ) -> PyResult<Self> {
         let py = event_loop.py();
+        let is_snapshot = context.is_none();
         let context = match context {
             Some(context) => Bound::clone(&context).unbind(),
-            None => context::copy_current(py)?,
+            None => snapshot::current(py)?,
         };
         let origin = if event_loop.get().debug() {
             let source_traceback = call::call(imports(py)?.extract_stack.bind_borrowed(py), &[])?.unbind();
@@ -112,6 +116,7 @@ impl Record {
             callback: Some(Bound::clone(&callback).unbind()),
             arguments: Arguments::new(arguments),
             context: Some(context),
+            is_snapshot,
             origin,
         })
     }
@@ -122,21 +127,24 @@ impl Record {
             callback: self.callback.as_ref()?.clone_ref(py),
             arguments: self.arguments.clone_ref(py),
             context: self.context.as_ref()?.clone_ref(py),
+            is_snapshot: self.is_snapshot,
         })
     }
 
     /// Take out what a call needs; `None` once the handle was cancelled.
     fn take(&mut self) -> Option<Invocation> {
+        let is_snapshot = self.is_snapshot;
         let (callback, arguments, context) = self.clear();
-        Some(Invocation { callback: callback?, arguments, context: context? })
+        Some(Invocation { callback: callback?, arguments, context: context?, is_snapshot })
     }
 
     /// Put back what was taken out.
-    fn put_back(&mut self, Invocation { callback, arguments, context }: Invocation) {
+    fn put_back(&mut self, Invocation { callback, arguments, context, is_snapshot }: Invocation) {
         debug_assert!(self.callback.is_none(), "what was there would be dropped in a borrow");
         self.callback = Some(callback);
         self.arguments = arguments;
         self.context = Some(context);
+        self.is_snapshot = is_snapshot;
     }
 
     fn source_traceback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
@@ -181,11 +189,18 @@ struct Invocation {
     callback: Py<PyAny>,
     arguments: Arguments,
     context: Py<PyAny>,
+    is_snapshot: bool,
 }
 
 impl Invocation {
     /// Call in the context.
-    fn call(&self, py: Python<'_>) -> PyResult<()> {
+    fn call(&mut self, py: Python<'_>) -> PyResult<()> {
+        if self.is_snapshot {
+            let own = snapshot::own(py, &self.context, 1)?;
+            let shared = mem::replace(&mut self.context, own);
+            self.is_snapshot = false;
+            drop(shared);
+        }
         context::run_in(self.context.bind_borrowed(py), || {
             call::call(self.callback.bind_borrowed(py), self.arguments.as_slice()).map(drop)
         })
@@ -197,6 +212,7 @@ impl Invocation {
             callback: self.callback.clone_ref(py),
             arguments: self.arguments.clone_ref(py),
             context: self.context.clone_ref(py),
+            is_snapshot: self.is_snapshot,
         }
     }
 
@@ -233,6 +249,27 @@ impl Invocation {
         }
         EventLoop::report(event_loop, report)
     }
+}
+
+/// Give a handle a context of its own, in which it will run and which others may see.
+fn own_context(record: &GilCell<Record>, py: Python<'_>) -> PyResult<()> {
+    let snapshot = {
+        let record = record.borrow(py);
+        if record.is_snapshot { record.context.as_ref().map(|context| context.clone_ref(py)) } else { None }
+    };
+    let Some(snapshot) = snapshot else { return Ok(()) };
+    let own = snapshot::own(py, &snapshot, 2)?;
+    let replaced = {
+        let mut record = record.borrow_mut(py);
+        // Making a copy may have run code that cancelled the handle, or that asked the same.
+        if mem::take(&mut record.is_snapshot) && record.context.is_some() {
+            record.context.replace(own)
+        } else {
+            Some(own)
+        }
+    };
+    drop(replaced);
+    Ok(())
 }
 
 /// Let go of what a handle held.
@@ -280,10 +317,16 @@ fn run<T: PyClass>(
     let py = handle.py();
     // Where nobody else holds the handle, nobody can cancel it meanwhile or ask what is in it.
     let is_ours = !collector::is_shared(handle);
-    let invocation = if is_ours { record.borrow_mut(py).take() } else { record.borrow(py).invocation(py) };
+    let invocation = if is_ours {
+        record.borrow_mut(py).take()
+    } else {
+        // Where it cannot be had the call tries again, and tells.
+        let _ = own_context(record, py);
+        record.borrow(py).invocation(py)
+    };
     let ran = match invocation {
         None => Ok(()),
-        Some(invocation) => match invocation.call(py) {
+        Some(mut invocation) => match invocation.call(py) {
             Ok(()) => {
                 invocation.release(py);
                 Ok(())
@@ -335,8 +378,9 @@ macro_rules! handle_methods {
             }
 
             #[getter]
-            fn _context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-                self.record.borrow(py).context.as_ref().map(|context| context.clone_ref(py))
+            fn _context(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+                own_context(&self.record, py)?;
+                Ok(self.record.borrow(py).context.as_ref().map(|context| context.clone_ref(py)))
             }
 
             #[getter]
@@ -365,7 +409,7 @@ macro_rules! handle_methods {
             }
 
             /// Return the context the callback runs in (Python 3.12).
-            fn get_context(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+            fn get_context(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
                 self._context(py)
             }
 

@@ -13,7 +13,7 @@ use pyo3::pyclass::PyVisit;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, intern};
 
-use super::{Record, run};
+use super::{Record, own_context, run};
 use crate::event_loop::EventLoop;
 use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;

@@ -1,0 +1,160 @@
+//! One copy of the current context for all the handles that are made under it.
+//!
+//! asyncio copies the context for every callback. Nearly all of them wait under the same variables, in copies that fill the
+//! memory by the thousand and that the garbage collector looks at again and again. The variables of a context are an
+//! immutable mapping, to which the context object points. So handles that are made while the mapping is the same share a
+//! copy, a *snapshot*, and each takes a copy of that when it runs, if it runs.
+//!
+//! CPython does not tell which mapping is the current one. It stands in the thread's state and in the context object, at
+//! places that [`prepare`] finds by trying; where it finds none, every handle gets a copy of its own at once.
+//!
+//! # Invariants
+//! - A snapshot that anybody else has is not entered, and Python code does not get to see it.
+//! - None is kept for the next handle but while a loop runs, and not beyond the turn: no value of a variable visibly lives
+//!   longer because of it.
+#![expect(unsafe_code, reason = "looks into the thread's state and into context objects")]
+
+use std::ops::Range;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::context::{copy, copy_current, run_in};
+use super::gil_cell::GilCell;
+
+/// Where to look, in words.
+#[derive(Clone, Copy)]
+struct Places {
+    /// The current context, in the thread's state.
+    context: usize,
+    /// The mapping, in a context object.
+    mapping: usize,
+}
+
+struct Kept {
+    /// `None` where they were not found.
+    places: Option<Places>,
+    snapshot: Option<Py<PyAny>>,
+    /// How many loops run, on all threads.
+    loops: usize,
+}
+
+static KEPT: GilCell<Kept> = GilCell::new(Kept { places: None, snapshot: None, loops: 0 });
+
+/// The words of a thread's state that are looked through; it is longer in every version.
+const STATE: Range<usize> = 0..40;
+
+/// The words of a context object, after its header: the previous context, the mapping, weak references.
+const CONTEXT: Range<usize> = 2..5;
+
+/// Find the places.
+pub fn prepare(py: Python<'_>) -> PyResult<()> {
+    if cfg!(not(Py_GIL_DISABLED)) {
+        let places = find(py)?;
+        KEPT.with(py, |kept| kept.places = places);
+    }
+    Ok(())
+}
+
+/// See where the state points to a context while that is entered, and what changes in one when a variable is set.
+fn find(py: Python<'_>) -> PyResult<Option<Places>> {
+    let (first, second) = (copy_current(py)?, copy_current(py)?);
+    let pointing_to = |context: &Py<PyAny>| {
+        let wanted = context.as_ptr() as usize;
+        let found = || Ok(STATE.filter(|place| state_word(py, *place) == wanted).collect::<Vec<_>>());
+        run_in(context.bind_borrowed(py), found)
+    };
+    let (places, others) = (pointing_to(&first)?, pointing_to(&second)?);
+    let unchanged = copy(first.bind_borrowed(py))?;
+    let variable = py.import("contextvars")?.getattr("ContextVar")?.call1(("aioxide",))?;
+    run_in(first.bind_borrowed(py), || variable.call_method1("set", (true,)).map(drop))?;
+    let changed: Vec<_> = CONTEXT.filter(|place| word(&first, *place) != word(&unchanged, *place)).collect();
+    let again = copy(first.bind_borrowed(py))?;
+    match (&*places, &*changed) {
+        (&[context], &[mapping])
+            if others == places
+                && word(&first, mapping) != 0
+                && word(&again, mapping) == word(&first, mapping)
+                && word(&second, mapping) == word(&unchanged, mapping) =>
+        {
+            Ok(Some(Places { context, mapping }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A word of this thread's state.
+fn state_word(_py: Python<'_>, place: usize) -> usize {
+    debug_assert!(STATE.contains(&place), "beyond the state");
+    // SAFETY: the thread is attached.
+    let state = unsafe { ffi::PyThreadState_Get() }.cast::<usize>();
+    // SAFETY: the state is made of words, and longer than `STATE`.
+    let word = unsafe { state.add(place) };
+    // SAFETY: as above; it is this thread's own, which is here.
+    unsafe { word.read() }
+}
+
+/// A word of a context object.
+fn word(context: &Py<PyAny>, place: usize) -> usize {
+    // SAFETY: a live context object, which is made of words and longer than `CONTEXT`.
+    unsafe { word_at(context.as_ptr(), place) }
+}
+
+/// # Safety
+/// A live context object, and a place in `CONTEXT`.
+unsafe fn word_at(context: *mut ffi::PyObject, place: usize) -> usize {
+    debug_assert!(CONTEXT.contains(&place), "beyond the context");
+    // SAFETY: as the caller promises.
+    let word = unsafe { context.cast::<usize>().add(place) };
+    // SAFETY: as above; it is read with the GIL held.
+    unsafe { word.read() }
+}
+
+/// Return a copy of the current context that others may have, too: before it is entered or shown, it must be made
+/// [one's own](own).
+pub fn current(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let shared = KEPT.with(py, |kept| {
+        let (Some(places), Some(snapshot)) = (kept.places, &kept.snapshot) else { return None };
+        let current = state_word(py, places.context) as *mut ffi::PyObject;
+        if current.is_null() {
+            return None;
+        }
+        // SAFETY: what the state points to is the current context, which is alive.
+        let mapping = unsafe { word_at(current, places.mapping) };
+        (mapping == word(snapshot, places.mapping)).then(|| snapshot.clone_ref(py))
+    });
+    if let Some(shared) = shared {
+        return Ok(shared);
+    }
+    let snapshot = copy_current(py)?;
+    let previous = KEPT.with(py, |kept| {
+        let is_kept = kept.loops > 0 && kept.places.is_some();
+        if is_kept { kept.snapshot.replace(snapshot.clone_ref(py)) } else { None }
+    });
+    drop(previous);
+    Ok(snapshot)
+}
+
+/// Return a context of one's own: the snapshot where nobody else has it, `references` being the caller's, else a copy.
+pub fn own(py: Python<'_>, snapshot: &Py<PyAny>, references: ffi::Py_ssize_t) -> PyResult<Py<PyAny>> {
+    // SAFETY: the object is alive.
+    let is_own = unsafe { ffi::Py_REFCNT(snapshot.as_ptr()) } <= references;
+    if is_own { Ok(snapshot.clone_ref(py)) } else { copy(snapshot.bind_borrowed(py)) }
+}
+
+/// Run a loop, whose handles share snapshots. It [forgets](forget) after each turn.
+pub fn shared_in_loop<R>(py: Python<'_>, run: impl FnOnce() -> R) -> R {
+    KEPT.with(py, |kept| kept.loops += 1);
+    let result = run();
+    KEPT.with(py, |kept| kept.loops -= 1);
+    forget(py);
+    result
+}
+
+/// Keep none for the next handle.
+#[inline]
+pub fn forget(py: Python<'_>) {
+    if let Some(snapshot) = KEPT.with(py, |kept| kept.snapshot.take()) {
+        drop(snapshot);
+    }
+}
