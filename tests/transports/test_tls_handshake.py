@@ -74,17 +74,39 @@ async def test_a_wrong_name_is_a_certificate_error(loop):
     assert OTHER_NAME in str(error)
 
 
+async def not_begun(loop, context=None, **options):
+    """Have a client make a handshake that cannot begin, and see that it leaves nothing behind."""
+    expected = (TypeError, ValueError, ssl.SSLError)
+    if sys.version_info >= (3, 14):
+        error = await refused(loop, "client", context=context, **options)
+        assert isinstance(error, expected)
+        return
+    # Up to Python 3.13 the socket stays with who brought it.
+    with connected_pair() as (ours, _):
+        with pytest.raises(expected):
+            await open_transport(loop, "client", lambda: Recorder(loop), ours, context, **options)
+        assert ours.fileno() != -1
+
+
 @pytest.mark.parametrize("name", [".example.com", "a\0b", "x" * 300])
 async def test_a_name_that_no_handshake_can_begin_with_leaves_nothing(loop, name):
-    error = await refused(loop, "client", server_hostname=name)
-    assert isinstance(error, (TypeError, ValueError, ssl.SSLError))
+    await not_begun(loop, server_hostname=name)
 
 
 async def test_a_context_of_the_other_side_leaves_nothing(loop):
-    error = await refused(
-        loop, "client", context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server_hostname=NAME
-    )
-    assert isinstance(error, (ValueError, ssl.SSLError))
+    await not_begun(loop, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server_hostname=NAME)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before, asyncio leaves the socket to go with the exception")
+async def test_a_connection_of_the_loops_own_is_closed_where_its_handshake_cannot_begin(loop):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        options = {"ssl": client_context(), "server_hostname": ".example.com"}
+        with pytest.raises((ValueError, ssl.SSLError)):
+            await loop.create_connection(lambda: Recorder(loop), *server.getsockname(), **options)
+        theirs, _ = server.accept()
+        with theirs, contextlib.suppress(ConnectionResetError):
+            theirs.settimeout(10)
+            await asyncio.to_thread(receive_all, theirs)
 
 
 async def test_an_unknown_authority_is_a_certificate_error(loop):
