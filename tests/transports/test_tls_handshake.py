@@ -97,7 +97,7 @@ async def test_a_context_of_the_other_side_leaves_nothing(loop):
     await not_begun(loop, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), server_hostname=NAME)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="before, asyncio leaves the socket to go with the exception")
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before, the socket goes with the exception")
 async def test_a_connection_of_the_loops_own_is_closed_where_its_handshake_cannot_begin(loop):
     with socket.create_server(("127.0.0.1", 0)) as server:
         options = {"ssl": client_context(), "server_hostname": ".example.com"}
