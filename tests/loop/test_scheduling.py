@@ -378,6 +378,83 @@ def test_a_destructor_that_schedules_is_harmless(loop):
     assert ran == ["from the destructor"] * 2
 
 
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+async def test_a_handle_that_ran_is_gone_though_others_come_in_its_place(loop, method):
+    """Memory is used again, objects that somebody knows are not."""
+    schedule = getattr(loop, method)
+    ran: list[int] = []
+    for number in range(300):
+        schedule(ran.append, number)
+    await asyncio.sleep(0)
+    references = [weakref.ref(schedule(ran.append, number)) for number in range(300, 600)]
+    assert all(reference() is not None for reference in references)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [reference() for reference in references] == [None] * 300
+    for number in range(600, 900):
+        schedule(ran.append, number)
+    assert [reference() for reference in references] == [None] * 300
+    await asyncio.sleep(0)
+    assert ran == list(range(900))
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+async def test_a_callback_may_find_and_cancel_its_handle_by_a_weak_reference(loop, method):
+    """A handle that nobody holds can still be come to."""
+    found: list[asyncio.Handle | None] = []
+    references: list[weakref.ref[asyncio.Handle]] = []
+
+    def callback(*arguments: int) -> None:
+        handle = references[0]()
+        found.append(handle)
+        if handle is not None:
+            handle.cancel()
+        found.append(handle)
+
+    references.append(weakref.ref(getattr(loop, method)(callback, 1, 2)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [type(handle) for handle in found] == [type(found[0])] * 2
+    assert found[0] is not None
+    assert found[0].cancelled()
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+async def test_the_handle_of_a_report_stays_what_it_was(loop, reported, method):
+    """The exception handler may keep it."""
+    schedule = getattr(loop, method)
+
+    def fail(number: int) -> None:
+        raise ValueError(number)
+
+    for number in range(3):
+        schedule(fail, number)
+    await asyncio.sleep(0)
+    handles = [report["handle"] for report in reported]
+    for _ in range(10):
+        schedule(id, "another")
+    await asyncio.sleep(0)
+    assert len(set(map(id, handles))) == 3
+    assert [handle._args for handle in handles] == [(0,), (1,), (2,)]
+    reported.clear()
+
+
+async def test_a_cancelled_handle_is_not_used_for_another_callback(loop):
+    """Though the loop is the last to have it."""
+    ran: list[str] = []
+
+    def cancel_next() -> None:
+        handles.pop().cancel()
+
+    loop.call_soon(cancel_next)
+    handles = [loop.call_soon(ran.append, "cancelled")]
+    await asyncio.sleep(0)
+    others = [loop.call_soon(ran.append, str(number)) for number in range(3)]
+    assert not any(handle.cancelled() for handle in others)
+    await asyncio.sleep(0)
+    assert ran == ["0", "1", "2"]
+
+
 def test_cycles_through_a_handle_are_collected(loop):
     class Node:
         """Holds the handle that holds it."""

@@ -12,7 +12,7 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::servers::Listener;
 use crate::ffi::collector::{look_through, show_if_shared};
 use crate::ffi::{call, context};
-use crate::handle::{Handle, ThreadsafeHandle, TimerHandle, run_without_handle};
+use crate::handle::{self, Handle, Scheduled, ThreadsafeHandle, TimerHandle, run_without_handle};
 use crate::loop_cell::ThreadBound;
 use crate::tasks::{Future, Task, step};
 use crate::transports::datagram::{self, DatagramTransport};
@@ -86,8 +86,8 @@ impl Callback {
     pub fn run(self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         let py = event_loop.py();
         match self {
-            Self::Handle(handle) => Handle::run(handle.bind(py), event_loop),
-            Self::ThreadsafeHandle(handle) => ThreadsafeHandle::run(handle.bind(py), event_loop),
+            Self::Handle(handle) => handle::run(handle, event_loop),
+            Self::ThreadsafeHandle(handle) => ThreadsafeHandle::run(handle, event_loop),
             Self::Timer(handle) => TimerHandle::run(handle.bind(py), event_loop),
             Self::SetTimer(handle) => {
                 EventLoop::schedule_timer(event_loop, handle);
@@ -144,15 +144,15 @@ impl Callback {
         match self {
             Self::Handle(handle) => {
                 visit.call(handle)?;
-                look_through(handle, |handle| handle.traverse(visit))
+                look_through(handle, |handle| handle.common().traverse(visit))
             }
             Self::ThreadsafeHandle(handle) => {
                 visit.call(handle)?;
-                look_through(handle, |handle| handle.traverse(visit))
+                look_through(handle, |handle| handle.common().traverse(visit))
             }
             Self::Timer(handle) | Self::SetTimer(handle) => {
                 visit.call(handle)?;
-                look_through(handle, |handle| handle.traverse(visit))
+                look_through(handle, |handle| handle.common().traverse(visit))
             }
             Self::TaskStep { step, context } => {
                 visit.call(step)?;

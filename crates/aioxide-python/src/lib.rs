@@ -67,9 +67,7 @@ mod _rust {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("_awaitable_capsule", extension::capsule(module.py())?)?;
         free_list::install::<Awaitable>(module.py());
-        free_list::install::<Handle>(module.py());
         free_list::install::<TimerHandle>(module.py());
-        free_list::install::<ThreadsafeHandle>(module.py());
         free_list::install::<Waiter>(module.py());
         let hooks = PyDict::new(module.py());
         hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;

@@ -13,6 +13,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use pyo3::{ffi, pyfunction};
@@ -113,27 +114,21 @@ impl<T> LoopCell<T> {
 
     /// Open the cell for `body`, which must neither call Python nor drop a Python object.
     pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Result<R, Refused> {
-        self.give((), |value, ()| body(value)).map_err(|(refused, ())| refused)
+        self.open().map(|mut opened| body(&mut opened))
     }
 
-    /// As [`LoopCell::with`], for something that comes back where the cell does not open.
-    pub fn give<V, R>(&self, given: V, body: impl FnOnce(&mut T, V) -> R) -> Result<R, (Refused, V)> {
-        let guard = match self.open() {
-            Ok(guard) => guard,
-            Err(refused) => return Err((refused, given)),
-        };
-        // SAFETY: the flag taken in `open` is released only when `guard` drops, after `body`. The owner's flag
-        // excludes the owner's own re-entry, `visited` excludes other visitors, and an owner and a
-        // visitor exclude each other: `begin_running` holds `visited` while it sets the owner, and a
-        // visitor looks at the owner again after it took `visited`.
-        let result = body(unsafe { &mut *self.value.get() }, given);
-        drop(guard);
-        Ok(result)
+    /// Open the cell until the guard is dropped, with the same rules.
+    #[inline]
+    pub fn open(&self) -> Result<Opened<'_, T>, Refused> {
+        // The flag is released only when the guard drops. The owner's flag excludes the owner's own re-entry, `visited`
+        // excludes other visitors, and an owner and a visitor exclude each other: `begin_running` holds `visited`
+        // while it sets the owner, and a visitor looks at the owner again after it took `visited`.
+        self.take_flag().map(|flag| Opened { value: &self.value, _flag: flag, of_this_thread: PhantomData })
     }
 
     /// Take the flag of the owner or of a visitor, whichever this thread is.
     #[inline]
-    fn open(&self) -> Result<Closing<'_>, Refused> {
+    fn take_flag(&self) -> Result<Closing<'_>, Refused> {
         if self.is_forked() {
             return Err(Refused::Forked);
         }
@@ -246,18 +241,42 @@ impl<T> Running<'_, T> {
         if self.cell.is_forked() {
             return Err(Refused::Forked);
         }
-        let guard = self.cell.open_by_owner()?;
-        // SAFETY: `self` stays on the thread that it was made on, which is the owner until it is dropped: visitors are
-        // refused, and the flag taken above refuses the owner's own re-entry.
-        let result = body(unsafe { &mut *self.cell.value.get() });
-        drop(guard);
-        Ok(result)
+        // `self` stays on the thread that it was made on, which is the owner until it is dropped.
+        let flag = self.cell.open_by_owner()?;
+        let mut opened = Opened { value: &self.cell.value, _flag: flag, of_this_thread: PhantomData };
+        Ok(body(&mut opened))
     }
 }
 
 impl<T> Drop for Running<'_, T> {
     fn drop(&mut self) {
         self.cell.owner.store(NOBODY, Ordering::SeqCst);
+    }
+}
+
+/// An open cell.
+pub struct Opened<'a, T> {
+    value: &'a UnsafeCell<T>,
+    _flag: Closing<'a>,
+    /// Neither `Send` nor `Sync`: the flag is this thread's.
+    of_this_thread: PhantomData<*const ()>,
+}
+
+impl<T> Deref for Opened<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: whoever has the flag has the value for itself, see `LoopCell::open`.
+        unsafe { &*self.value.get() }
+    }
+}
+
+impl<T> DerefMut for Opened<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above.
+        unsafe { &mut *self.value.get() }
     }
 }
 

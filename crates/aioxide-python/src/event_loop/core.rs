@@ -19,7 +19,7 @@ use super::rust_tasks::Failures;
 use super::watchers::Watchers;
 use crate::callback::Callback;
 use crate::ffi::collector::look_through;
-use crate::handle::TimerHandle;
+use crate::handle::{Scheduled, TimerHandle};
 use crate::transports::datagram::{self, DatagramTransport};
 use crate::transports::scratch::Scratch;
 use crate::transports::stream::{Event, StreamTransport};
@@ -261,7 +261,7 @@ impl Core {
         self.ready.for_each(|callback| keep(callback.traverse(visit)));
         self.timers.for_each(|handle| {
             keep(visit.call(handle));
-            keep(look_through(handle, |handle| handle.traverse(visit)));
+            keep(look_through(handle, |handle| handle.common().traverse(visit)));
         });
         for interest in self.interests.iter() {
             keep(match interest {

@@ -49,7 +49,7 @@ use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
-use crate::handle::{Handle, TimerHandle, ends_the_loop};
+use crate::handle::{Handle, Spares, ThreadsafeHandle, TimerHandle, ends_the_loop};
 use crate::loop_cell::{LoopCell, Refused, ThreadBound};
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::{Kind, StreamTransport};
@@ -83,6 +83,10 @@ pub struct EventLoop {
     has_own_clock: AtomicBool,
     /// The factory is our own: tasks and futures are native.
     has_native_tasks: AtomicBool,
+    /// Handles to use again.
+    pub spare_handles: Spares<Handle>,
+    /// The same of `call_soon_threadsafe`.
+    pub spare_threadsafe_handles: Spares<ThreadsafeHandle>,
 }
 
 impl EventLoop {
@@ -124,6 +128,7 @@ impl EventLoop {
     }
 
     /// The result of opening the cell, or the exception for why it was not opened.
+    #[inline]
     fn opened<R>(&self, result: Result<Option<R>, Refused>) -> PyResult<R> {
         match result {
             Ok(Some(result)) => Ok(result),
@@ -161,16 +166,18 @@ impl EventLoop {
 
     /// Put a callback into the ready queue. It comes back where the cell does not open, with the reason, and without one
     /// where the loop is closed.
-    #[inline]
+    #[inline(always)]
     fn make_ready(&self, callback: Callback) -> Result<(), (Option<Refused>, Callback)> {
-        let pushed = self.core.give(callback, |core, callback| match core {
-            Some(core) => {
-                core.ready.push(callback);
-                Ok(())
-            }
-            None => Err((None, callback)),
-        });
-        pushed.unwrap_or_else(|(refused, callback)| Err((Some(refused), callback)))
+        match self.core.open() {
+            Ok(mut core) => match &mut *core {
+                Some(core) => {
+                    core.ready.push(callback);
+                    Ok(())
+                }
+                None => Err((None, callback)),
+            },
+            Err(refused) => Err((Some(refused), callback)),
+        }
     }
 
     /// Leave a callback to the thread that runs the loop, which is this one if `is_here`. It may be called with the

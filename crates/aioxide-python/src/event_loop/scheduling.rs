@@ -16,10 +16,9 @@ use super::clock::deadline_of;
 use super::{EventLoop, owned};
 use crate::callback::Callback;
 use crate::ffi::call::{call_method, call_method_of, call_with_keywords};
-use crate::ffi::collector::new_hidden;
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::ffi::task_callbacks::{self, Kind};
-use crate::handle::{Handle, Record, ThreadsafeHandle, TimerHandle};
+use crate::handle::{self, Handle, ThreadsafeHandle, TimerHandle};
 use crate::imports::imports;
 use crate::loop_cell::Refused;
 use crate::tasks::{self, Future, Task};
@@ -90,8 +89,7 @@ impl FastMethod for CallSoonThreadsafe {
         if !cfg!(Py_3_14) {
             return schedule_handle(event_loop, callback, rest, context);
         }
-        let record = Record::new(event_loop, callback, rest, context)?;
-        let handle = new_hidden(event_loop.py(), ThreadsafeHandle::new(event_loop, record))?;
+        let handle = handle::make::<ThreadsafeHandle>(event_loop, callback, rest, context)?;
         EventLoop::enqueue(event_loop, Callback::ThreadsafeHandle(handle.clone_ref(event_loop.py())))?;
         Ok(handle.into_any())
     }
@@ -281,6 +279,7 @@ impl EventLoop {
     ///
     /// asyncio lets a foreign thread append to the queue of a running loop without waking it, and programs
     /// exist that do so by mistake; here they work.
+    #[inline]
     pub fn enqueue(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
         let this = event_loop.get();
         match this.make_ready(callback) {
@@ -308,19 +307,20 @@ fn schedule(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<P
     Ok(event_loop.py().None())
 }
 
+#[inline]
 fn schedule_handle(
     event_loop: &Bound<'_, EventLoop>,
     callback: Borrowed<'_, '_, PyAny>,
     arguments: &[Borrowed<'_, '_, PyAny>],
     context: Option<Borrowed<'_, '_, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
-    let record = Record::new(event_loop, callback, arguments, context)?;
-    let handle = new_hidden(event_loop.py(), Handle::new(event_loop, record))?;
+    let handle = handle::make::<Handle>(event_loop, callback, arguments, context)?;
     EventLoop::enqueue(event_loop, Callback::Handle(handle.clone_ref(event_loop.py())))?;
     Ok(handle.into_any())
 }
 
 /// Leave a callback in the inbox and wake the loop if it may sleep.
+#[cold]
 fn post(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
     let this = event_loop.get();
     match this.inbox.push(callback) {
@@ -349,8 +349,7 @@ fn set_timer(
         // asyncio names call_at() for both.
         check_callback(event_loop, callback, "call_at")?;
     }
-    let record = Record::new(event_loop, callback, arguments, context)?;
-    let handle = new_hidden(py, TimerHandle::new(event_loop, record, when, given))?;
+    let handle = TimerHandle::make(event_loop, (when, given), callback, arguments, context)?;
     if this.core.is_foreign() {
         post(event_loop, Callback::SetTimer(handle.clone_ref(py)))?;
     } else {

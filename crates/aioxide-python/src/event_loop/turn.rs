@@ -95,6 +95,8 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let settled = turns.settle();
     this.stopping.store(false, Ordering::Relaxed);
     drop(turns);
+    this.spare_handles.clear(py);
+    this.spare_threadsafe_handles.clear(py);
     result.and(flushed).and(settled)
 }
 
@@ -125,8 +127,11 @@ impl Turns<'_, '_> {
         stop_iteration::empty(self.event_loop.py());
         snapshot::forget(self.event_loop.py());
         let flushed = self.flush();
-        ran.and(flushed)
-            .and_then(|()| EventLoop::report_tasks(self.event_loop, &self.runtime, &self.failures))
+        // A `PyResult` is big: moving one about in every turn is noticeable.
+        if ran.is_err() || flushed.is_err() {
+            return ran.and(flushed);
+        }
+        EventLoop::report_tasks(self.event_loop, &self.runtime, &self.failures)
     }
 
     /// As [`EventLoop::with_core`].
@@ -236,10 +241,10 @@ impl Turns<'_, '_> {
         while let Some(callback) = self.running.pop() {
             let ran = if debug { run_watched(event_loop, callback) } else { callback.run(event_loop) };
             // A callback may fork; the child has no business with the parent's other callbacks.
-            let ran = ran.and_then(|()| this.check_process());
-            if ran.is_err() {
-                return ran.and(self.put_back());
+            if ran.is_ok() && !this.core.is_forked() {
+                continue;
             }
+            return ran.and_then(|()| this.check_process()).and(self.put_back());
         }
         Ok(())
     }
@@ -268,9 +273,10 @@ impl Turns<'_, '_> {
 
     /// Phase 6.
     fn flush(&self) -> PyResult<()> {
-        if !self.with_core(|core| core.has_unflushed())? {
-            return Ok(());
-        }
+        if self.with_core(|core| core.has_unflushed())? { self.flush_all() } else { Ok(()) }
+    }
+
+    fn flush_all(&self) -> PyResult<()> {
         let py = self.event_loop.py();
         // First what comes to lie in the plain transports by it.
         let mut result = Ok(());

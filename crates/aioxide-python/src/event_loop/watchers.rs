@@ -10,8 +10,8 @@ use pyo3::types::PyTuple;
 
 use super::{EventLoop, Interest, Submission};
 use crate::error::os_error;
-use crate::ffi::collector::{new_hidden, show};
-use crate::handle::{Handle, Record};
+use crate::ffi::collector::show;
+use crate::handle::{self, Handle};
 
 /// The tokens of a descriptor's watchers.
 #[derive(Default)]
@@ -55,9 +55,8 @@ pub fn add(
     let py = event_loop.py();
     event_loop.get()._check_closed()?;
     let arguments: Vec<_> = arguments.iter_borrowed().collect();
-    let record =
-        Record::new(event_loop, callback.as_borrowed(), &arguments, context.map(Bound::as_borrowed))?;
-    let handle = new_hidden(py, Handle::new(event_loop, record))?;
+    let context = context.map(Bound::as_borrowed);
+    let handle = handle::make::<Handle>(event_loop, callback.as_borrowed(), &arguments, context)?;
     show(handle.bind(py));
     remove(event_loop, descriptor, direction)?;
     let op = match direction {

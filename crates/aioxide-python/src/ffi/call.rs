@@ -88,12 +88,23 @@ unsafe fn vectorcall(
 }
 
 /// Let go of an object, which may run a finalizer: of a protocol, a task or what these alone keep alive.
-pub fn release<T>(_py: Python<'_>, object: Py<T>) {
+#[inline]
+pub fn release<T>(py: Python<'_>, object: Py<T>) {
+    // SAFETY: the object is alive.
+    if unsafe { ffi::Py_REFCNT(object.as_ptr()) } > 1 {
+        drop(object.into_bound(py));
+    } else {
+        release_last(object.into_ptr());
+    }
+}
+
+/// Let go of an object that nobody else holds.
+fn release_last(object: *mut ffi::PyObject) {
     let stay = StayHere;
     // Hidden as in `vectorcall`.
     let function = std::hint::black_box(Py_DecRef as unsafe extern "C-unwind" fn(*mut ffi::PyObject));
-    // SAFETY: the thread is attached; the reference is ours, and `into_ptr` gives it away.
-    unsafe { function(object.into_ptr()) };
+    // SAFETY: the thread is attached; the reference is ours, and the caller gave it away.
+    unsafe { function(object) };
     std::mem::forget(stay);
 }
 

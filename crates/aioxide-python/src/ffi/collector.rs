@@ -15,18 +15,16 @@ pub fn new_hidden<T: PyClass>(
     py: Python<'_>,
     value: impl Into<pyo3::PyClassInitializer<T>>,
 ) -> PyResult<Py<T>> {
-    let object = Py::new(py, value)?;
-    // SAFETY: the object is alive, and its class has a traverse function, so it has a collector's header.
-    // An object that is not tracked (PyO3 does not track those from a free list) is left as it is.
-    unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };
-    Ok(object)
+    let object = Bound::new(py, value)?;
+    hide(&object);
+    Ok(object.unbind())
 }
 
 /// Let the collector look at an object from now on.
 pub fn show<T: PyClass>(object: &Bound<'_, T>) {
-    // SAFETY: as in `new_hidden`.
+    // SAFETY: as in `hide`.
     if unsafe { ffi::PyObject_GC_IsTracked(object.as_ptr()) } == 0 {
-        // SAFETY: as in `new_hidden`, and it is not tracked yet.
+        // SAFETY: as in `hide`, and it is not tracked yet.
         unsafe { ffi::PyObject_GC_Track(object.as_ptr().cast()) };
     }
 }
@@ -35,6 +33,33 @@ pub fn show<T: PyClass>(object: &Bound<'_, T>) {
 pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
     // SAFETY: the object is alive.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) > 1 }
+}
+
+/// Whether anybody besides the caller holds the object, or can come to it by a weak reference.
+#[inline]
+pub fn is_known<T: PyClass>(object: &Bound<'_, T>) -> bool {
+    if is_shared(object) {
+        return true;
+    }
+    // SAFETY: the object is alive.
+    let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    // SAFETY: a live object has a live type.
+    let offset = unsafe { (*class).tp_weaklistoffset };
+    if offset == 0 {
+        return false;
+    }
+    // SAFETY: that many bytes from its start an object of the class has the list of its weak references.
+    let list = unsafe { object.as_ptr().byte_offset(offset) }.cast::<*mut ffi::PyObject>();
+    // SAFETY: as above; the GIL protects the list.
+    !unsafe { list.read() }.is_null()
+}
+
+/// Let the collector look at an object no more: nobody but the caller holds it.
+#[inline]
+pub fn hide<T: PyClass>(object: &Bound<'_, T>) {
+    // SAFETY: the object is alive, and its class has a traverse function, so it has a collector's header. One that is
+    // not tracked (those from a free list are not) is left as it is.
+    unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };
 }
 
 /// Let the collector look at an object that anybody holds besides the caller; tells whether somebody does.
@@ -50,7 +75,7 @@ pub fn show_if_shared<T: PyClass>(object: &Bound<'_, T>) -> bool {
 pub fn look_through<T: PyClass, E>(object: &Py<T>, visit: impl FnOnce(&T) -> Result<(), E>) -> Result<(), E> {
     // SAFETY: the collector runs on an attached thread; nothing here makes or drops a reference.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: as in `new_hidden`.
+    // SAFETY: as in `hide`.
     let is_hidden = unsafe { ffi::PyObject_GC_IsTracked(object.as_ptr()) } == 0;
     // SAFETY: the object is alive.
     let is_ours = unsafe { ffi::Py_REFCNT(object.as_ptr()) } == 1;

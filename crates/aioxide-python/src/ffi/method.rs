@@ -20,15 +20,18 @@ pub struct Arguments<'a, 'py> {
 
 impl<'a, 'py> Arguments<'a, 'py> {
     /// The positional arguments; TypeError where there are fewer than `least`.
+    #[inline]
     pub fn at_least(&self, method: &str, least: usize) -> PyResult<&'a [Borrowed<'a, 'py, PyAny>]> {
-        if self.positional.len() < least {
-            return Err(PyTypeError::new_err(format!(
-                "{method}() takes at least {least} positional argument{} ({} given)",
-                if least == 1 { "" } else { "s" },
-                self.positional.len()
-            )));
-        }
-        Ok(self.positional)
+        if self.positional.len() < least { Err(self.too_few(method, least)) } else { Ok(self.positional) }
+    }
+
+    #[cold]
+    fn too_few(&self, method: &str, least: usize) -> PyErr {
+        PyTypeError::new_err(format!(
+            "{method}() takes at least {least} positional argument{} ({} given)",
+            if least == 1 { "" } else { "s" },
+            self.positional.len()
+        ))
     }
 
     /// The positional arguments, which must be exactly `count`.
@@ -54,12 +57,24 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 
     /// The value of the only keyword the method takes, an interned `name`, if it was given and is not None.
+    #[inline]
     pub fn only_keyword(
         &self,
         method: &str,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
-        let Some(names) = self.keyword_names else { return Ok(None) };
+        match self.keyword_names {
+            None => Ok(None),
+            Some(names) => self.value_of(names, method, name),
+        }
+    }
+
+    fn value_of(
+        &self,
+        names: Borrowed<'a, 'py, PyTuple>,
+        method: &str,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
         if let [given] = self.keyword_values {
             let keyword = names.get_borrowed_item(0)?;
             // The C task's own name is not interned; comparing the bytes is cheaper than asking the two objects.

@@ -110,8 +110,8 @@ unsafe fn word_at(context: *mut ffi::PyObject, place: usize) -> usize {
     unsafe { word.read() }
 }
 
-/// Return a copy of the current context that others may have, too: before it is entered or shown, it must be made
-/// [one's own](own).
+/// Return a copy of the current context that others may have, too: before it is entered or shown, a copy must
+/// replace it if it [is shared](is_shared).
 pub fn current(py: Python<'_>) -> PyResult<Py<PyAny>> {
     let shared = KEPT.with(py, |kept| {
         let (Some(places), Some(snapshot)) = (kept.places, &kept.snapshot) else { return None };
@@ -135,11 +135,11 @@ pub fn current(py: Python<'_>) -> PyResult<Py<PyAny>> {
     Ok(snapshot)
 }
 
-/// Return a context of one's own: the snapshot where nobody else has it, `references` being the caller's, else a copy.
-pub fn own(py: Python<'_>, snapshot: &Py<PyAny>, references: ffi::Py_ssize_t) -> PyResult<Py<PyAny>> {
+/// Whether anybody has the snapshot besides the caller: then a copy must be entered or shown in its place.
+#[inline]
+pub fn is_shared(snapshot: &Py<PyAny>) -> bool {
     // SAFETY: the object is alive.
-    let is_own = unsafe { ffi::Py_REFCNT(snapshot.as_ptr()) } <= references;
-    if is_own { Ok(snapshot.clone_ref(py)) } else { copy(snapshot.bind_borrowed(py)) }
+    unsafe { ffi::Py_REFCNT(snapshot.as_ptr()) > 1 }
 }
 
 /// Run a loop, whose handles share snapshots. It [forgets](forget) after each turn.

@@ -6,52 +6,64 @@
 //! # Invariant
 //! The lock is there while the callback runs, held by the thread that runs it, and at no other time.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pyclass::PyVisit;
-use pyo3::types::PyTuple;
-use pyo3::{PyTraverseError, intern};
 
-use super::{Record, own_context, run};
+use super::running::{run, run_known};
+use super::{Common, Scheduled, Spared, Spares, methods};
 use crate::event_loop::EventLoop;
-use crate::ffi::free_list::{FreeList, Recycled};
+use crate::ffi::collector;
 use crate::ffi::gil_cell::GilCell;
-use crate::ffi::{call, collector};
 use crate::imports::imports;
 
 /// A callback that another thread may have handed in.
 #[pyclass(module = "aioxide", weakref, frozen)]
 pub struct ThreadsafeHandle {
-    event_loop: Py<EventLoop>,
-    record: GilCell<Record>,
-    cancelled: AtomicBool,
+    common: Common,
     /// A `threading.RLock`, so that the callback may cancel its own handle.
     lock: GilCell<Option<Py<PyAny>>>,
 }
 
-impl ThreadsafeHandle {
-    /// Wrap a record.
-    pub fn new(event_loop: &Bound<'_, EventLoop>, record: Record) -> Self {
-        let event_loop = event_loop.clone().unbind();
-        let (record, cancelled) = (GilCell::new(record), AtomicBool::new(false));
-        Self { event_loop, record, cancelled, lock: GilCell::new(None) }
+impl Scheduled for ThreadsafeHandle {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Spared for ThreadsafeHandle {
+    fn empty(common: Common) -> Self {
+        Self { common, lock: GilCell::new(None) }
     }
 
+    fn spares(event_loop: &EventLoop) -> &Spares<Self> {
+        &event_loop.spare_threadsafe_handles
+    }
+}
+
+/// Hold a lock during `body`.
+fn locked<R>(lock: &Bound<'_, PyAny>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    lock.call_method0(intern!(lock.py(), "acquire"))?;
+    let result = body();
+    lock.call_method0(intern!(lock.py(), "release"))?;
+    result
+}
+
+impl ThreadsafeHandle {
     /// Run the callback unless it was cancelled.
-    pub fn run(slf: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        if !collector::is_shared(slf) {
-            return run(slf, &slf.get().record, event_loop);
+    pub fn run(slf: Py<Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        let py = event_loop.py();
+        let handle = slf.bind(py);
+        if !collector::is_known(handle) {
+            return run(slf, event_loop);
         }
-        let py = slf.py();
         let lock = imports(py)?.reentrant_lock.bind(py).call0()?;
-        lock.call_method0(intern!(py, "acquire"))?;
-        *slf.get().lock.borrow_mut(py) = Some(lock.clone().unbind());
-        let ran = run(slf, &slf.get().record, event_loop);
-        let ours = slf.get().lock.borrow_mut(py).take();
-        drop(ours);
-        lock.call_method0(intern!(py, "release"))?;
-        ran
+        locked(&lock, || {
+            *handle.get().lock.borrow_mut(py) = Some(lock.clone().unbind());
+            let ran = run_known(handle, event_loop);
+            let ours = handle.get().lock.borrow_mut(py).take();
+            drop(ours);
+            ran
+        })
     }
 
     /// Do something that waits for the end of a callback that has begun on another thread.
@@ -59,17 +71,7 @@ impl ThreadsafeHandle {
         let py = slf.py();
         let lock = slf.get().lock.borrow(py).as_ref().map(|lock| lock.bind(py).clone());
         let Some(lock) = lock else { return body() };
-        lock.call_method0(intern!(py, "acquire"))?;
-        let result = body();
-        lock.call_method0(intern!(py, "release"))?;
-        result
-    }
-}
-
-impl Recycled for ThreadsafeHandle {
-    fn free_list() -> &'static FreeList {
-        static LIST: FreeList = FreeList::new();
-        &LIST
+        locked(&lock, body)
     }
 }
 
@@ -81,13 +83,6 @@ handle_methods!(ThreadsafeHandle, threadsafe_handle, [
 
     /// Cancel the callback. Cancelling twice, or after it ran, does nothing.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::after_the_callback(slf, || {
-            if !Self::mark_cancelled(slf)? {
-                return Ok(());
-            }
-            let taken = slf.get().record.borrow_mut(slf.py()).clear();
-            drop(taken);
-            Ok(())
-        })
+        Self::after_the_callback(slf, || methods::cancel(slf).map(drop))
     }
 ]);
