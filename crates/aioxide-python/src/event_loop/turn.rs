@@ -125,7 +125,7 @@ impl Turns<'_, '_> {
         }
         let ran = self.run_callbacks();
         stop_iteration::empty(self.event_loop.py());
-        snapshot::forget(self.event_loop.py());
+        snapshot::end_turn(self.event_loop.py());
         let flushed = self.flush();
         // A `PyResult` is big: moving one about in every turn is noticeable.
         if ran.is_err() || flushed.is_err() {

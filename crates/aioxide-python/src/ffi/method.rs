@@ -10,6 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo, ffi};
 
+use super::gil_cell::GilCell;
+
 /// The arguments of one call, borrowed from the caller.
 #[derive(Clone, Copy)]
 pub struct Arguments<'a, 'py> {
@@ -75,16 +77,10 @@ impl<'a, 'py> Arguments<'a, 'py> {
         method: &str,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
-        if let [given] = self.keyword_values {
-            let keyword = names.get_borrowed_item(0)?;
-            // The C task's own name is not interned; comparing the bytes is cheaper than asking the two objects.
-            let is_it = keyword.is(name)
-                || keyword.cast::<PyString>().is_ok_and(|keyword| {
-                    matches!((keyword.to_str(), name.to_str()), (Ok(keyword), Ok(name)) if keyword == name)
-                });
-            if is_it {
-                return Ok(Some(*given).filter(|given| !given.is_none()));
-            }
+        if let [given] = self.keyword_values
+            && is_only(names, name)?
+        {
+            return Ok(Some(*given).filter(|given| !given.is_none()));
         }
         let mut value = None;
         for (keyword, given) in self.keywords() {
@@ -116,6 +112,29 @@ impl<'a, 'py> Arguments<'a, 'py> {
             Some((name, *value))
         })
     }
+}
+
+/// Whether the only one of `names` is `name`, which is interned.
+///
+/// The C task passes the same tuple each time, with a string that is not interned: it is remembered.
+fn is_only(names: Borrowed<'_, '_, PyTuple>, name: &Bound<'_, PyString>) -> PyResult<bool> {
+    static KNOWN: GilCell<Option<(Py<PyTuple>, Py<PyString>)>> = GilCell::new(None);
+    let py = names.py();
+    let keyword = names.get_borrowed_item(0)?;
+    if keyword.is(name) {
+        return Ok(true);
+    }
+    let is_known =
+        KNOWN.with(py, |known| known.as_ref().is_some_and(|(of, to)| of.is(&*names) && to.is(name)));
+    if is_known {
+        return Ok(true);
+    }
+    let is_it = keyword.eq(name)?;
+    if is_it {
+        let known = (names.to_owned().unbind(), name.clone().unbind());
+        drop(KNOWN.with(py, |before| before.replace(known)));
+    }
+    Ok(is_it)
 }
 
 /// A method of the class `Class` that gets its arguments as they are passed.

@@ -3,15 +3,17 @@
 //! asyncio copies the context for every callback. Nearly all of them wait under the same variables, in copies that fill the
 //! memory by the thousand and that the garbage collector looks at again and again. The variables of a context are an
 //! immutable mapping, to which the context object points. So handles that are made while the mapping is the same share a
-//! copy, a *snapshot*, and each takes a copy of that when it runs, if it runs.
+//! copy, a *snapshot*, and each runs, if it runs, in a copy of that: mostly in the one in which the handle before it ran
+//! and set no variable.
 //!
 //! CPython does not tell which mapping is the current one. It stands in the thread's state and in the context object, at
 //! places that [`prepare`] finds by trying; where it finds none, every handle gets a copy of its own at once.
 //!
 //! # Invariants
 //! - A snapshot that anybody else has is not entered, and Python code does not get to see it.
-//! - None is kept for the next handle but while a loop runs, and not beyond the turn: no value of a variable visibly lives
-//!   longer because of it.
+//! - No value of a variable visibly lives longer because of what is kept for the next handle: it is kept while a loop runs,
+//!   and beyond the turn only where the variables are those of the context that the loop itself runs in, which cannot
+//!   change meanwhile.
 #![expect(unsafe_code, reason = "looks into the thread's state and into context objects")]
 
 use std::ops::Range;
@@ -19,6 +21,7 @@ use std::ops::Range;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::call::release;
 use super::context::{copy, copy_current, run_in};
 use super::gil_cell::GilCell;
 
@@ -35,11 +38,13 @@ struct Kept {
     /// `None` where they were not found.
     places: Option<Places>,
     snapshot: Option<Py<PyAny>>,
+    /// A copy of a snapshot in which a callback ran that set no variable; nobody else has it.
+    copy: Option<Py<PyAny>>,
     /// How many loops run, on all threads.
     loops: usize,
 }
 
-static KEPT: GilCell<Kept> = GilCell::new(Kept { places: None, snapshot: None, loops: 0 });
+static KEPT: GilCell<Kept> = GilCell::new(Kept { places: None, snapshot: None, copy: None, loops: 0 });
 
 /// The words of a thread's state that are looked through; it is longer in every version.
 const STATE: Range<usize> = 0..40;
@@ -110,18 +115,31 @@ unsafe fn word_at(context: *mut ffi::PyObject, place: usize) -> usize {
     unsafe { word.read() }
 }
 
+impl Places {
+    /// The mapping of the current context, if there is one.
+    #[inline]
+    fn current(self, py: Python<'_>) -> Option<usize> {
+        let current = state_word(py, self.context) as *mut ffi::PyObject;
+        if current.is_null() {
+            return None;
+        }
+        // SAFETY: what the state points to is the current context, which is alive.
+        Some(unsafe { word_at(current, self.mapping) })
+    }
+
+    /// The mapping of a context.
+    #[inline]
+    fn mapping_of(self, context: &Py<PyAny>) -> usize {
+        word(context, self.mapping)
+    }
+}
+
 /// Return a copy of the current context that others may have, too: before it is entered or shown, a copy must
 /// replace it if it [is shared](is_shared).
 pub fn current(py: Python<'_>) -> PyResult<Py<PyAny>> {
     let shared = KEPT.with(py, |kept| {
         let (Some(places), Some(snapshot)) = (kept.places, &kept.snapshot) else { return None };
-        let current = state_word(py, places.context) as *mut ffi::PyObject;
-        if current.is_null() {
-            return None;
-        }
-        // SAFETY: what the state points to is the current context, which is alive.
-        let mapping = unsafe { word_at(current, places.mapping) };
-        (mapping == word(snapshot, places.mapping)).then(|| snapshot.clone_ref(py))
+        (places.current(py)? == places.mapping_of(snapshot)).then(|| snapshot.clone_ref(py))
     });
     if let Some(shared) = shared {
         return Ok(shared);
@@ -142,19 +160,69 @@ pub fn is_shared(snapshot: &Py<PyAny>) -> bool {
     unsafe { ffi::Py_REFCNT(snapshot.as_ptr()) > 1 }
 }
 
-/// Run a loop, whose handles share snapshots. It [forgets](forget) after each turn.
+/// Return a copy of a snapshot, to be entered and [given back](give_back).
+#[inline]
+pub fn take_copy(py: Python<'_>, snapshot: &Py<PyAny>) -> PyResult<Py<PyAny>> {
+    let kept = KEPT.with(py, |kept| {
+        let places = kept.places?;
+        if places.mapping_of(kept.copy.as_ref()?) == places.mapping_of(snapshot) {
+            kept.copy.take()
+        } else {
+            None
+        }
+    });
+    match kept {
+        Some(copy) => Ok(copy),
+        None => copy(snapshot.bind_borrowed(py)),
+    }
+}
+
+/// Keep the copy for the next handle where it is as it was: no variable was set, and nobody has it.
+#[inline]
+pub fn give_back(py: Python<'_>, copy: Py<PyAny>, snapshot: &Py<PyAny>) {
+    let surplus = KEPT.with(py, |kept| match kept.places {
+        Some(places)
+            if kept.loops > 0
+                && kept.copy.is_none()
+                && !is_shared(&copy)
+                && places.mapping_of(&copy) == places.mapping_of(snapshot) =>
+        {
+            kept.copy = Some(copy);
+            None
+        }
+        _ => Some(copy),
+    });
+    if let Some(copy) = surplus {
+        release(py, copy);
+    }
+}
+
+/// Run a loop, whose handles share snapshots. It calls [`end_turn`] after each turn.
 pub fn shared_in_loop<R>(py: Python<'_>, run: impl FnOnce() -> R) -> R {
     KEPT.with(py, |kept| kept.loops += 1);
     let result = run();
-    KEPT.with(py, |kept| kept.loops -= 1);
-    forget(py);
+    let (snapshot, copy) = KEPT.with(py, |kept| {
+        kept.loops -= 1;
+        (kept.snapshot.take(), kept.copy.take())
+    });
+    drop((snapshot, copy));
     result
 }
 
-/// Keep none for the next handle.
+/// Keep nothing for the next handle but what has the variables that the loop itself has.
 #[inline]
-pub fn forget(py: Python<'_>) {
-    if let Some(snapshot) = KEPT.with(py, |kept| kept.snapshot.take()) {
-        drop(snapshot);
+pub fn end_turn(py: Python<'_>) {
+    let (snapshot, copy) = KEPT.with(py, |kept| {
+        let Some(places) = kept.places else { return (None, None) };
+        let ours = places.current(py);
+        let is_other = |context: &mut Py<PyAny>| Some(places.mapping_of(context)) != ours;
+        (kept.snapshot.take_if(is_other), kept.copy.take_if(is_other))
+    });
+    // One by one, as they are rarely there.
+    if let Some(snapshot) = snapshot {
+        release(py, snapshot);
+    }
+    if let Some(copy) = copy {
+        release(py, copy);
     }
 }

@@ -93,7 +93,9 @@ pub struct Origins {
 
 impl Origins {
     /// Take `context`, or one with the variables of this moment.
-    #[inline]
+    // Inlined, as all on the way into the record: what goes by memory is stored in small parts and loaded in large ones,
+    // for which the processor waits.
+    #[inline(always)]
     pub fn new(
         event_loop: &Bound<'_, EventLoop>,
         context: Option<Borrowed<'_, '_, PyAny>>,
@@ -125,7 +127,7 @@ impl Record {
     }
 
     /// Put a callback into an empty record: where it lies, as moving one costs more than filling it.
-    #[inline]
+    #[inline(always)]
     pub fn fill(
         &mut self,
         callback: Borrowed<'_, '_, PyAny>,
@@ -190,14 +192,44 @@ impl Record {
         Ok(())
     }
 
-    /// Call, in the context; nothing where it was cancelled.
+    /// Call, in the context; nothing where it was cancelled. The context is no snapshot that others have.
     #[inline]
     pub fn call(&self, py: Python<'_>) -> PyResult<()> {
-        let (Some(callback), Some(context)) = (&self.callback, &self.context) else { return Ok(()) };
-        debug_assert!(!self.is_snapshot, "entered by others, too");
+        match &self.context {
+            Some(context) => self.call_in(py, context),
+            None => Ok(()),
+        }
+    }
+
+    fn call_in(&self, py: Python<'_>, context: &Py<PyAny>) -> PyResult<()> {
+        let Some(callback) = &self.callback else { return Ok(()) };
         context::run_in(context.bind_borrowed(py), || {
             call::call(callback.bind_borrowed(py), self.arguments.as_slice()).map(drop)
         })
+    }
+
+    /// Call, where nobody else can reach the record: it stays borrowed meanwhile.
+    #[inline]
+    pub fn call_alone(cell: &GilCell<Self>, py: Python<'_>) -> PyResult<()> {
+        let record = cell.borrow(py);
+        let shared =
+            record.context.as_ref().filter(|context| record.is_snapshot && snapshot::is_shared(context));
+        let Some(snapshot) = shared else { return record.call(py) };
+        let copy = snapshot::take_copy(py, snapshot)?;
+        let ran = record.call_in(py, &copy);
+        if ran.is_ok() {
+            snapshot::give_back(py, copy, snapshot);
+            return Ok(());
+        }
+        drop(record);
+        // It will be asked for the context it ran in.
+        let snapshot = {
+            let mut record = cell.borrow_mut(py);
+            record.is_snapshot = false;
+            record.context.replace(copy)
+        };
+        drop(snapshot);
+        ran
     }
 
     /// References to all that a call needs, of its own, so that a callback that cancels its own handle pulls nothing

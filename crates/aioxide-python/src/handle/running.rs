@@ -44,8 +44,7 @@ pub fn run<T: Spared>(handle: Py<T>, event_loop: &Bound<'_, EventLoop>) -> PyRes
 pub fn run_sole<T: Scheduled>(handle: &Bound<'_, T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = handle.py();
     let record = &handle.get().common().record;
-    // The record stays borrowed during the call: nobody can cancel the handle or ask what is in it.
-    match Record::leave_snapshot(record, py).and_then(|()| record.borrow(py).call(py)) {
+    match Record::call_alone(record, py) {
         Ok(()) => {
             Record::let_go(record, py);
             Ok(())

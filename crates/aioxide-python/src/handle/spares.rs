@@ -16,7 +16,7 @@ use crate::ffi::collector;
 use crate::ffi::gil_cell::GilCell;
 
 /// How many are kept.
-const CAPACITY: usize = 256;
+const CAPACITY: usize = 1024;
 
 /// Empty handles of one class and loop.
 pub struct Spares<T> {
