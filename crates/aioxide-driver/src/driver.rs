@@ -123,6 +123,7 @@ impl Driver {
     /// Whether the kernel has yet to see operations or cancels, or to be asked about operations; the
     /// next `wait` does it. A host that skips waits while it is busy must not skip this one: what
     /// a short-lived operation would have found might never be found.
+    #[inline]
     pub fn has_unsubmitted(&self) -> bool {
         match &self.backend {
             Backends::Epoll(epoll) => epoll.has_unasked(),
@@ -134,6 +135,7 @@ impl Driver {
 
     /// Whether a `wait` would find completions, as far as memory tells without a syscall. `None`:
     /// only the kernel knows. A wake is no completion; who wakes says so elsewhere.
+    #[inline]
     pub fn ready_hint(&self) -> Option<bool> {
         match &self.backend {
             Backends::Epoll(epoll) => epoll.has_early().then_some(true),

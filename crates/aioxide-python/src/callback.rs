@@ -81,6 +81,17 @@ pub enum Callback {
     Release(ThreadBound<Box<dyn Any>>),
 }
 
+/// Call `callback(*arguments)` in `context`.
+#[inline]
+fn run_in(
+    py: Python<'_>,
+    context: &Py<PyAny>,
+    callback: &Py<PyAny>,
+    arguments: &[Py<PyAny>],
+) -> PyResult<()> {
+    context::run_in(context.bind_borrowed(py), || call::run(callback.bind_borrowed(py), arguments))
+}
+
 impl Callback {
     /// Run it. An error is one that must end the loop: KeyboardInterrupt, SystemExit and the like.
     pub fn run(self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
@@ -94,21 +105,23 @@ impl Callback {
                 Ok(())
             }
             Self::TaskStep { step, context } => {
-                let result = context::run_in(context.bind_borrowed(py), || {
-                    call::call(step.bind_borrowed(py), &[]).map(drop)
-                });
-                let result = result.or_else(|error| EventLoop::report_task_error(event_loop, error, &step));
+                let ran = run_in(py, &context, &step, &[]);
+                if ran.is_err() {
+                    return ran.or_else(|error| EventLoop::report_task_error(event_loop, error, &step));
+                }
                 call::release(py, step);
-                result
+                call::release(py, context);
+                Ok(())
             }
             Self::TaskWakeup { wakeup, future, context } => {
-                let result = context::run_in(context.bind_borrowed(py), || {
-                    call::call(wakeup.bind_borrowed(py), std::slice::from_ref(&future)).map(drop)
-                });
-                let result = result.or_else(|error| EventLoop::report_task_error(event_loop, error, &wakeup));
+                let ran = run_in(py, &context, &wakeup, std::slice::from_ref(&future));
+                if ran.is_err() {
+                    return ran.or_else(|error| EventLoop::report_task_error(event_loop, error, &wakeup));
+                }
                 call::release(py, wakeup);
                 call::release(py, future);
-                result
+                call::release(py, context);
+                Ok(())
             }
             Self::NativeStep { task, exception } => {
                 let result = step::run(task.bind(py), exception);

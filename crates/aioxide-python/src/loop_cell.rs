@@ -118,7 +118,7 @@ impl<T> LoopCell<T> {
     }
 
     /// Open the cell until the guard is dropped, with the same rules.
-    #[inline]
+    #[inline(always)]
     pub fn open(&self) -> Result<Opened<'_, T>, Refused> {
         // The flag is released only when the guard drops. The owner's flag excludes the owner's own re-entry, `visited`
         // excludes other visitors, and an owner and a visitor exclude each other: `begin_running` holds `visited`
@@ -127,7 +127,7 @@ impl<T> LoopCell<T> {
     }
 
     /// Take the flag of the owner or of a visitor, whichever this thread is.
-    #[inline]
+    #[inline(always)]
     fn take_flag(&self) -> Result<Closing<'_>, Refused> {
         if self.is_forked() {
             return Err(Refused::Forked);
@@ -136,6 +136,11 @@ impl<T> LoopCell<T> {
         if owner == this_thread() {
             return self.open_by_owner();
         }
+        self.take_flag_of_visitor(owner)
+    }
+
+    #[cold]
+    fn take_flag_of_visitor(&self, owner: usize) -> Result<Closing<'_>, Refused> {
         if owner != NOBODY || self.visited.swap(true, Ordering::SeqCst) {
             return Err(Refused::OtherThread);
         }
@@ -236,15 +241,20 @@ pub struct Running<'a, T> {
 }
 
 impl<T> Running<'_, T> {
-    /// As [`LoopCell::with`], for the owner, who need not be asked which thread this is.
-    pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Result<R, Refused> {
+    /// As [`LoopCell::open`], for the owner, who need not be asked which thread this is.
+    #[inline(always)]
+    pub fn open(&self) -> Result<Opened<'_, T>, Refused> {
         if self.cell.is_forked() {
             return Err(Refused::Forked);
         }
         // `self` stays on the thread that it was made on, which is the owner until it is dropped.
         let flag = self.cell.open_by_owner()?;
-        let mut opened = Opened { value: &self.cell.value, _flag: flag, of_this_thread: PhantomData };
-        Ok(body(&mut opened))
+        Ok(Opened { value: &self.cell.value, _flag: flag, of_this_thread: PhantomData })
+    }
+
+    /// As [`LoopCell::with`].
+    pub fn with<R>(&self, body: impl FnOnce(&mut T) -> R) -> Result<R, Refused> {
+        self.open().map(|mut opened| body(&mut opened))
     }
 }
 

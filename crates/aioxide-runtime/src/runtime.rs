@@ -192,7 +192,8 @@ impl Runtime {
 
     /// Lends the driver, to wait or to submit operations with host tokens. `visit` must not use the
     /// runtime.
-    #[inline]
+    // The four small ones are asked in every turn: strewn over the program they cost more than what they do.
+    #[inline(always)]
     pub fn with_driver<R>(&self, visit: impl FnOnce(&mut Driver) -> R) -> R {
         let mut driver = self.handle.driver.borrow_mut();
         visit(driver.as_mut().expect("the driver lives as long as the runtime"))
@@ -205,14 +206,14 @@ impl Runtime {
     }
 
     /// Whether a task is runnable, or one was woken on another thread. Then do not sleep.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn has_ready(&self) -> bool {
         !self.handle.ready.borrow().is_empty() || !self.handle.door.inbox.is_empty()
     }
 
     /// When the next timer expires. Do not sleep longer.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn next_deadline(&self) -> Option<Deadline> {
         self.handle.timers.borrow_mut().next_deadline()
@@ -278,7 +279,7 @@ impl Runtime {
     }
 
     /// Whether a task panicked that nobody awaits: see [`Runtime::take_panics`].
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn has_panics(&self) -> bool {
         !self.handle.panics.borrow().is_empty()

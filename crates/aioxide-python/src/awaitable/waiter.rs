@@ -200,7 +200,7 @@ impl FastMethod for AddDoneCallback {
     const POSITIONAL: &'static [&'static str] = &["fn"];
     const DOCUMENTATION: &'static CStr = c"add_done_callback($self, fn, /, *, context=None)\n--\n\nCall fn(waiter) in the loop's next turn after it is done.";
 
-    fn call(waiter: &Bound<'_, Waiter>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(waiter: &Bound<'_, Waiter>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
         let py = waiter.py();
         let context = arguments.only_keyword("add_done_callback", intern!(py, "context"))?;
         let callback = arguments.exactly("add_done_callback", 1)?[0];

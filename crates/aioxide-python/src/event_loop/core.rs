@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aioxide_driver::{Completion, Datagrams, Op, Options, Outcome, Submitted, Token, sys};
-use aioxide_runtime::{Deadline, Queue, Runtime, Timers};
+use aioxide_runtime::{Deadline, Runtime, Timers};
 use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
 use super::clock::OWN_CLOCK_PAUSE;
 use super::interests::{Interest, Interests};
+use super::ready::Ready;
 use super::rust_tasks::Failures;
 use super::watchers::Watchers;
 use crate::callback::Callback;
@@ -33,7 +34,7 @@ pub struct Core {
     /// How Rust tasks failed.
     pub failures: Failures,
     /// Callbacks that are ready to run.
-    pub ready: Queue<Callback>,
+    pub ready: Ready,
     /// Mail on its way from the inbox to the ready queue.
     pub mail: Vec<Callback>,
     /// Callbacks that wait for their time.
@@ -94,7 +95,7 @@ impl Core {
         Ok(Self {
             runtime: Rc::new(Runtime::new(options)?),
             failures: Failures::default(),
-            ready: Queue::new(),
+            ready: Ready::default(),
             mail: Vec::new(),
             timers: Timers::new(),
             interests: Interests::default(),
@@ -193,11 +194,13 @@ impl Core {
     }
 
     /// Whether a transport has something to send at the end of the turn.
+    #[inline(always)]
     pub fn has_unflushed(&self) -> bool {
         !(self.unflushed.is_empty() && self.unflushed_tls.is_empty() && self.unflushed_datagrams.is_empty())
     }
 
     /// Whether either half waits for a time.
+    #[inline(always)]
     pub fn has_deadline(&mut self) -> bool {
         self.timers.next_deadline().is_some() || self.runtime.next_deadline().is_some()
     }
@@ -222,9 +225,7 @@ impl Core {
 
     /// The objects that stand for the callbacks in the ready queue.
     pub fn describe_ready(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        let mut described = Vec::with_capacity(self.ready.len());
-        self.ready.for_each(|callback| described.push(callback.describe(py)));
-        described
+        self.ready.iter().map(|callback| callback.describe(py)).collect()
     }
 
     /// The timers in the heap, in no order.
@@ -241,7 +242,7 @@ impl Core {
         self.listeners.clear();
         let timers = self.timers.clear().map(Callback::Timer);
         Contents {
-            callbacks: self.ready.clear().chain(timers).collect(),
+            callbacks: self.ready.take().into_iter().chain(timers).collect(),
             _interests: self.interests.clear(),
             _unflushed: std::mem::take(&mut self.unflushed),
             _unflushed_tls: std::mem::take(&mut self.unflushed_tls),
@@ -258,7 +259,7 @@ impl Core {
                 result = visited;
             }
         };
-        self.ready.for_each(|callback| keep(callback.traverse(visit)));
+        self.ready.iter().for_each(|callback| keep(callback.traverse(visit)));
         self.timers.for_each(|handle| {
             keep(visit.call(handle));
             keep(look_through(handle, |handle| handle.common().traverse(visit)));

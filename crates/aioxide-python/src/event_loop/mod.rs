@@ -13,6 +13,7 @@ pub mod connecting;
 mod core;
 mod interests;
 mod lifecycle;
+mod ready;
 pub mod running;
 mod rust_tasks;
 mod scheduling;
@@ -166,7 +167,6 @@ impl EventLoop {
 
     /// Put a callback into the ready queue. It comes back where the cell does not open, with the reason, and without one
     /// where the loop is closed.
-    #[inline(always)]
     fn make_ready(&self, callback: Callback) -> Result<(), (Option<Refused>, Callback)> {
         match self.core.open() {
             Ok(mut core) => match &mut *core {

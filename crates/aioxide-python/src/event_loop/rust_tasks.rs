@@ -37,14 +37,21 @@ impl EventLoop {
     }
 
     /// Report the exceptions of tasks, and the panics of those that nobody awaits. Lets through what must end the loop.
+    #[inline(always)]
     pub fn report_tasks(
         event_loop: &Bound<'_, Self>,
         runtime: &Runtime,
         failures: &Failures,
     ) -> PyResult<()> {
-        if !runtime.has_panics() && failures.0.borrow().is_empty() {
-            return Ok(());
+        if runtime.has_panics() || !failures.0.borrow().is_empty() {
+            Self::report_failed(event_loop, runtime, failures)
+        } else {
+            Ok(())
         }
+    }
+
+    #[cold]
+    fn report_failed(event_loop: &Bound<'_, Self>, runtime: &Runtime, failures: &Failures) -> PyResult<()> {
         let mut reported = Ok(());
         for (name, error) in mem::take(&mut *failures.0.borrow_mut()) {
             let message = format!("Exception in Rust task {name:?}");

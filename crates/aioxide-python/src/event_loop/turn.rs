@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aioxide_driver::{Completion, sys};
-use aioxide_runtime::{Deadline, Queue, Runtime};
+use aioxide_runtime::{Deadline, Runtime};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -76,7 +76,7 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         failures,
         cell: running,
         completions: Vec::new(),
-        running: Queue::new(),
+        running: Vec::new(),
         callbacks_since_poll: CALLBACKS_PER_POLL,
         polls_in_vain: 0,
     };
@@ -107,7 +107,7 @@ struct Turns<'a, 'py> {
     failures: Failures,
     completions: Vec<Completion>,
     /// The callbacks of the present turn.
-    running: Queue<Callback>,
+    running: Vec<Callback>,
     callbacks_since_poll: usize,
     polls_in_vain: usize,
     /// Dropped last: with it the loop no longer runs.
@@ -116,7 +116,7 @@ struct Turns<'a, 'py> {
 
 impl Turns<'_, '_> {
     fn take_turn(&mut self) -> PyResult<()> {
-        if !self.has_callbacks_only()? {
+        if !self.has_callbacks_only() {
             let timeout = self.timeout()?;
             self.wait(timeout)?;
             self.event_loop.py().check_signals()?;
@@ -141,22 +141,23 @@ impl Turns<'_, '_> {
 
     /// Whether callbacks are ready and nothing else is due: no news of the kernel, no mail, no timers, no Rust tasks.
     /// It is so for [`CALLBACKS_PER_POLL`] callbacks at most, then signals and the kernel are asked again.
-    fn has_callbacks_only(&self) -> PyResult<bool> {
+    #[inline(always)]
+    fn has_callbacks_only(&self) -> bool {
         let this = self.event_loop.get();
         let is_wanted = this.stopping.load(Ordering::Relaxed) || !this.inbox.is_empty();
         if is_wanted || self.callbacks_since_poll >= CALLBACKS_PER_POLL || this.has_own_clock() {
-            return Ok(false);
+            return false;
         }
-        self.with_core(|core| {
-            !core.ready.is_empty()
-                && !core.has_unflushed()
-                && !core.has_deadline()
-                && !core.runtime.has_ready()
-                && !core.runtime.with_driver(|driver| {
-                    driver.ready_hint().unwrap_or(self.polls_in_vain < POLLS_IN_VAIN)
-                        || driver.has_unsubmitted()
-                })
-        })
+        // What keeps the cell closed is told by the other phases.
+        let Ok(mut core) = self.cell.open() else { return false };
+        let Some(core) = &mut *core else { return false };
+        !core.ready.is_empty()
+            && !core.has_unflushed()
+            && !core.has_deadline()
+            && !core.runtime.has_ready()
+            && !core.runtime.with_driver(|driver| {
+                driver.ready_hint().unwrap_or(self.polls_in_vain < POLLS_IN_VAIN) || driver.has_unsubmitted()
+            })
     }
 
     /// Phase 1: zero, a duration, or `None` for as long as it takes.
@@ -204,9 +205,7 @@ impl Turns<'_, '_> {
         let collect = |core: &mut Core| {
             if !this.inbox.is_empty() {
                 this.inbox.take(&mut core.mail);
-                for callback in core.mail.drain(..) {
-                    core.ready.push(callback);
-                }
+                core.ready.extend(core.mail.drain(..));
             }
             let clock_needed = !completions.is_empty() || core.has_deadline() || core.runtime.has_ready();
             if !clock_needed {
@@ -233,31 +232,23 @@ impl Turns<'_, '_> {
         let event_loop = self.event_loop;
         let this = event_loop.get();
         let running = &mut self.running;
-        let swapped =
-            self.cell.with(|core| core.as_mut().map(|core| std::mem::swap(&mut core.ready, running)));
+        let swapped = self.cell.with(|core| core.as_mut().map(|core| core.ready.swap(running)));
         this.opened(swapped)?;
-        self.callbacks_since_poll += self.running.len();
+        self.callbacks_since_poll += running.len();
         let debug = this.debug();
-        while let Some(callback) = self.running.pop() {
+        let mut callbacks = running.drain(..);
+        while let Some(callback) = callbacks.next() {
             let ran = if debug { run_watched(event_loop, callback) } else { callback.run(event_loop) };
             // A callback may fork; the child has no business with the parent's other callbacks.
             if ran.is_ok() && !this.core.is_forked() {
                 continue;
             }
-            return ran.and_then(|()| this.check_process()).and(self.put_back());
+            // What did not run is first in the next turn.
+            let rest = callbacks.collect();
+            let put_back = self.with_core(|core| core.ready.prepend(rest));
+            return ran.and_then(|()| this.check_process()).and(put_back);
         }
         Ok(())
-    }
-
-    /// Have what did not run be first in the next turn.
-    fn put_back(&mut self) -> PyResult<()> {
-        let mut rest = std::mem::take(&mut self.running);
-        self.with_core(|core| {
-            while let Some(callback) = core.ready.pop() {
-                rest.push(callback);
-            }
-            core.ready = rest;
-        })
     }
 
     /// Tell the kernel what is still untold, without sleeping and without running anything.
@@ -272,10 +263,16 @@ impl Turns<'_, '_> {
     }
 
     /// Phase 6.
+    #[inline(always)]
     fn flush(&self) -> PyResult<()> {
-        if self.with_core(|core| core.has_unflushed())? { self.flush_all() } else { Ok(()) }
+        let is_empty = match self.cell.open() {
+            Ok(core) => core.as_ref().is_some_and(|core| !core.has_unflushed()),
+            Err(_refused) => false,
+        };
+        if is_empty { Ok(()) } else { self.flush_all() }
     }
 
+    /// Tells what keeps the cell closed, too.
     fn flush_all(&self) -> PyResult<()> {
         let py = self.event_loop.py();
         // First what comes to lie in the plain transports by it.

@@ -71,6 +71,7 @@ impl Drop for StayHere {
 /// # Safety
 /// `function` is one of the two above, whose arguments are pointers to live objects, the names a tuple or null; the
 /// thread is attached.
+#[inline]
 unsafe fn vectorcall(
     function: Vectorcall,
     callable: *mut ffi::PyObject,
@@ -137,10 +138,31 @@ pub fn call_method_of<'py>(
 }
 
 /// Call `callable(*arguments)` by vectorcall.
+#[inline]
 pub fn call<'py>(callable: Borrowed<'_, 'py, PyAny>, arguments: &[Py<PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the call returns a new reference or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(callable.py(), call_raw(callable, arguments)) }
+}
+
+/// As [`call()`], for what the callable does.
+#[inline]
+pub fn run(callable: Borrowed<'_, '_, PyAny>, arguments: &[Py<PyAny>]) -> PyResult<()> {
+    let py = callable.py();
+    // SAFETY: as in `call`.
+    match unsafe { Bound::from_owned_ptr_or_opt(py, call_raw(callable, arguments)) } {
+        Some(result) => {
+            release(py, result.unbind());
+            Ok(())
+        }
+        None => Err(PyErr::fetch(py)),
+    }
+}
+
+#[inline]
+fn call_raw(callable: Borrowed<'_, '_, PyAny>, arguments: &[Py<PyAny>]) -> *mut ffi::PyObject {
     // SAFETY: `Py<PyAny>` is a transparent pointer to a live object, so the slice is an array of
     // `arguments.len()` valid object pointers; no offset flag is claimed.
-    let result = unsafe {
+    unsafe {
         vectorcall(
             PyObject_Vectorcall,
             callable.as_ptr(),
@@ -148,9 +170,7 @@ pub fn call<'py>(callable: Borrowed<'_, 'py, PyAny>, arguments: &[Py<PyAny>]) ->
             arguments.len(),
             std::ptr::null_mut(),
         )
-    };
-    // SAFETY: the call returns a new reference or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(callable.py(), result) }
+    }
 }
 
 /// Call `object.name(*arguments)`, with at most two arguments.

@@ -37,15 +37,22 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 
     /// The positional arguments, which must be exactly `count`.
+    #[inline]
     pub fn exactly(&self, method: &str, count: usize) -> PyResult<&'a [Borrowed<'a, 'py, PyAny>]> {
-        if self.positional.len() != count {
-            return Err(PyTypeError::new_err(format!(
-                "{method}() takes {count} positional argument{} but {} were given",
-                if count == 1 { "" } else { "s" },
-                self.positional.len()
-            )));
+        if self.positional.len() == count {
+            Ok(self.positional)
+        } else {
+            Err(self.not_exactly(method, count))
         }
-        Ok(self.positional)
+    }
+
+    #[cold]
+    fn not_exactly(&self, method: &str, count: usize) -> PyErr {
+        PyTypeError::new_err(format!(
+            "{method}() takes {count} positional argument{} but {} were given",
+            if count == 1 { "" } else { "s" },
+            self.positional.len()
+        ))
     }
 
     /// Refuse keywords; those that name positional arguments were put into their places before.
@@ -149,7 +156,7 @@ pub trait FastMethod {
     const DOCUMENTATION: &'static CStr;
 
     /// Run it.
-    fn call(object: &Bound<'_, Self::Class>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>>;
+    fn call(object: &Bound<'_, Self::Class>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>>;
 }
 
 /// Add a fast method to its class, or to one derived from it. Called once per method and class, at import.
@@ -175,7 +182,7 @@ pub fn add_method<M: FastMethod>(class: &Bound<'_, PyType>) -> PyResult<()> {
 #[cold]
 fn call_by_name<M: FastMethod>(
     object: &Bound<'_, M::Class>,
-    arguments: Arguments<'_, '_>,
+    arguments: &Arguments<'_, '_>,
     names: Borrowed<'_, '_, PyTuple>,
 ) -> PyResult<Py<PyAny>> {
     let mut positional = arguments.positional.to_vec();
@@ -194,7 +201,7 @@ fn call_by_name<M: FastMethod>(
     let (names, keyword_values): (Vec<_>, Vec<_>) = keywords.into_iter().unzip();
     let names = PyTuple::new(object.py(), names)?;
     let keyword_names = Some(names.as_borrowed());
-    M::call(object, Arguments { positional: &positional, keyword_values: &keyword_values, keyword_names })
+    M::call(object, &Arguments { positional: &positional, keyword_values: &keyword_values, keyword_names })
 }
 
 /// The C function behind a fast method: unpack the call and run it; a panic becomes an exception.
@@ -233,8 +240,10 @@ unsafe extern "C" fn dispatch<M: FastMethod>(
     let (positional, keyword_values) = all.split_at(positional);
     let arguments = Arguments { positional, keyword_values, keyword_names };
     let run = || match keyword_names {
-        Some(names) if positional.len() < M::POSITIONAL.len() => call_by_name::<M>(&object, arguments, names),
-        _ => M::call(&object, arguments),
+        Some(names) if positional.len() < M::POSITIONAL.len() => {
+            call_by_name::<M>(&object, &arguments, names)
+        }
+        _ => M::call(&object, &arguments),
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => value.into_ptr(),

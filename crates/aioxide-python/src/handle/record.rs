@@ -204,7 +204,7 @@ impl Record {
     fn call_in(&self, py: Python<'_>, context: &Py<PyAny>) -> PyResult<()> {
         let Some(callback) = &self.callback else { return Ok(()) };
         context::run_in(context.bind_borrowed(py), || {
-            call::call(callback.bind_borrowed(py), self.arguments.as_slice()).map(drop)
+            call::run(callback.bind_borrowed(py), self.arguments.as_slice())
         })
     }
 

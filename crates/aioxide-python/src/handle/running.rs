@@ -87,7 +87,7 @@ pub fn run_without_handle(
 ) -> PyResult<()> {
     let py = event_loop.py();
     let result = context::run_in(context.bind_borrowed(py), || {
-        call::call(callback.bind_borrowed(py), std::slice::from_ref(argument)).map(drop)
+        call::run(callback.bind_borrowed(py), std::slice::from_ref(argument))
     });
     let Err(error) = result else { return Ok(()) };
     let arguments = [argument.bind_borrowed(py)];

@@ -595,7 +595,7 @@ impl FastMethod for SetResult {
     const DOCUMENTATION: &'static CStr =
         c"set_result($self, result, /)\n--\n\nMark the future done and set its result.";
 
-    fn call(future: &Bound<'_, Future>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
         let result = arguments.exactly("set_result", 1)?[0];
         arguments.no_keywords("set_result")?;
         Future::set_result(future, owned(result))?;
@@ -612,7 +612,7 @@ impl FastMethod for AddDoneCallback {
     const POSITIONAL: &'static [&'static str] = &["fn"];
     const DOCUMENTATION: &'static CStr = c"add_done_callback($self, fn, *, context=None)\n--\n\nAdd a callback to be run when the future becomes done.";
 
-    fn call(future: &Bound<'_, Future>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
         let py = future.py();
         let callback = owned(arguments.exactly("add_done_callback", 1)?[0]);
         let context = match arguments.only_keyword("add_done_callback", intern!(py, "context"))? {
@@ -634,7 +634,7 @@ impl FastMethod for Iterate {
     const DOCUMENTATION: &'static CStr =
         c"__iter__($self, /)\n--\n\nReturn an iterator that waits for the future.";
 
-    fn call(future: &Bound<'_, Future>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
         arguments.exactly("__iter__", 0)?;
         FutureIterator::over(future).map(Py::into_any)
     }
@@ -650,7 +650,7 @@ impl FastMethod for Await {
     const DOCUMENTATION: &'static CStr =
         c"__await__($self, /)\n--\n\nReturn an iterator that waits for the future.";
 
-    fn call(future: &Bound<'_, Future>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
         arguments.exactly("__await__", 0)?;
         FutureIterator::over(future).map(Py::into_any)
     }

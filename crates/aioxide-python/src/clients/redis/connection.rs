@@ -253,7 +253,7 @@ impl FastMethod for ExecuteCommand {
     const POSITIONAL: &'static [&'static str] = &[];
     const DOCUMENTATION: &'static CStr = c"execute_command($self, /, *arguments, **options)\n--\n\nReturn an awaitable of the reply to a command.";
 
-    fn call(connection: &Bound<'_, RedisConnection>, arguments: Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(connection: &Bound<'_, RedisConnection>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
         let py = connection.py();
         let this = connection.get();
         let words = PyTuple::new(py, arguments.at_least("execute_command", 1)?)?;
