@@ -48,6 +48,7 @@ impl<T> Inbox<T> {
 
     /// Adds a value. `Ok(true)`: the inbox was empty, the caller must wake the consumer.
     /// `Err(value)`: the inbox is closed, the value comes back.
+    #[inline]
     pub fn push(&self, value: T) -> Result<bool, T> {
         let mut contents = self.lock();
         if contents.closed {

@@ -165,27 +165,21 @@ impl EventLoop {
         }
     }
 
-    /// Put a callback into the ready queue. It comes back where the cell does not open, with the reason, and without one
-    /// where the loop is closed.
-    fn make_ready(&self, callback: Callback) -> Result<(), (Option<Refused>, Callback)> {
-        match self.core.open() {
-            Ok(mut core) => match &mut *core {
-                Some(core) => {
-                    core.ready.push(callback);
-                    Ok(())
-                }
-                None => Err((None, callback)),
-            },
-            Err(refused) => Err((Some(refused), callback)),
-        }
-    }
-
     /// Leave a callback to the thread that runs the loop, which is this one if `is_here`. It may be called with the
     /// cell open, and on threads that Python knows nothing of; a closed loop forgets the callback.
     pub fn hand_in(&self, callback: Callback, is_here: bool) {
         let left = if is_here {
             // Refused where the cell is open: then the inbox, which is looked at before the loop sleeps again.
-            Python::attach(|_| self.make_ready(callback)).err().map(|(_, callback)| callback)
+            Python::attach(|_| match self.core.open() {
+                Ok(mut core) => match &mut *core {
+                    Some(core) => {
+                        core.ready.push(callback);
+                        None
+                    }
+                    None => Some(callback),
+                },
+                Err(_refused) => Some(callback),
+            })
         } else {
             Some(callback)
         };

@@ -35,9 +35,13 @@ impl Ready {
         self.callbacks.push(callback);
     }
 
-    /// Append several.
-    pub fn extend(&mut self, callbacks: impl IntoIterator<Item = Callback>) {
-        self.callbacks.extend(callbacks);
+    /// Append all of `callbacks`, which is empty then.
+    pub fn append(&mut self, callbacks: &mut Vec<Callback>) {
+        if self.callbacks.is_empty() {
+            std::mem::swap(&mut self.callbacks, callbacks);
+        } else {
+            self.callbacks.append(callbacks);
+        }
     }
 
     /// Have these before those that are there.

@@ -299,25 +299,26 @@ impl EventLoop {
     /// asyncio lets a foreign thread append to the queue of a running loop without waking it, and programs
     /// exist that do so by mistake; here they work.
     pub fn enqueue(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
-        let this = event_loop.get();
-        match this.make_ready(callback) {
-            Ok(()) => Ok(()),
-            Err((Some(Refused::OtherThread), callback)) => post(event_loop, callback),
-            Err((Some(refused), _callback)) => this.opened(Err(refused)),
-            Err((None, _callback)) => this.opened(Ok(None)),
-        }
+        Self::enqueue_made(event_loop, || callback)
     }
 
-    /// As [`EventLoop::enqueue`], where each nanosecond counts; `make` calls no Python.
+    /// As [`EventLoop::enqueue`], for what comes often (see [`Ready::push_made`]); `make` calls no Python.
+    ///
+    /// [`Ready::push_made`]: super::ready::Ready::push_made
     #[inline(always)]
     fn enqueue_made(event_loop: &Bound<'_, Self>, make: impl FnOnce() -> Callback) -> PyResult<()> {
-        if let Ok(mut core) = event_loop.get().core.open()
-            && let Some(core) = &mut *core
-        {
-            core.ready.push_made(make);
-            return Ok(());
+        let this = event_loop.get();
+        match this.core.open() {
+            Ok(mut core) => match &mut *core {
+                Some(core) => {
+                    core.ready.push_made(make);
+                    Ok(())
+                }
+                None => this.opened(Ok(None)),
+            },
+            Err(Refused::OtherThread) => post(event_loop, make()),
+            Err(refused) => this.opened(Err(refused)),
         }
-        Self::enqueue(event_loop, make())
     }
 
     /// Enter a timer into the heap. It is forgotten silently where the loop was closed meanwhile.
@@ -345,7 +346,6 @@ fn schedule_handle(
 }
 
 /// Leave a callback in the inbox and wake the loop if it may sleep.
-#[cold]
 fn post(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
     let this = event_loop.get();
     match this.inbox.push(callback) {

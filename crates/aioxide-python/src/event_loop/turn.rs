@@ -205,7 +205,7 @@ impl Turns<'_, '_> {
         let collect = |core: &mut Core| {
             if !this.inbox.is_empty() {
                 this.inbox.take(&mut core.mail);
-                core.ready.extend(core.mail.drain(..));
+                core.ready.append(&mut core.mail);
             }
             let clock_needed = !completions.is_empty() || core.has_deadline() || core.runtime.has_ready();
             if !clock_needed {

@@ -53,8 +53,8 @@ pub enum Event {
     WaitFailed(std::io::Error),
     /// A wait was cancelled and is over.
     WaitEnded,
-    /// The end.
-    ConnectionLost(Option<PyErr>),
+    /// The end. (Boxed, as every callback of the loop is as large as the largest.)
+    ConnectionLost(Option<Box<PyErr>>),
 }
 
 /// A datagram transport. `isinstance(transport, asyncio.DatagramTransport)` holds.
@@ -146,7 +146,7 @@ impl DatagramTransport {
                 Self::fail(slf, os_error(slf.py(), &error), "Fatal error on datagram transport")
             }
             Event::WaitEnded => Ok(()),
-            Event::ConnectionLost(error) => Self::handle_connection_lost(slf, error),
+            Event::ConnectionLost(error) => Self::handle_connection_lost(slf, error.map(|error| *error)),
         })
     }
 
@@ -208,7 +208,7 @@ impl DatagramTransport {
         Self::stop_receiving(slf)?;
         Self::discard_queued(slf)?;
         Self::enter(slf, Phase::Lost);
-        Self::schedule(slf, Event::ConnectionLost(error))
+        Self::schedule(slf, Event::ConnectionLost(error.map(Box::new)))
     }
 
     /// Begin to close: no more receiving; `connection_lost` follows once everything is sent.
