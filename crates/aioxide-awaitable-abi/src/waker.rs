@@ -210,9 +210,17 @@ impl<W: Wake> Lazy<W> {
         visit(&waker)
     }
 
-    /// What is shared, if somebody has kept a waker or used one.
-    pub fn into_shared(self) -> Option<Shared<W>> {
-        self.shared.into_inner()
+    /// What is shared, if somebody has kept a waker or used one; else what was to be.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn into_shared(self) -> Result<Shared<W>, W> {
+        let Self { header: _, shared, target } = self;
+        match (shared.into_inner(), target.into_inner().unwrap_or_else(PoisonError::into_inner)) {
+            (None, Some(target)) => Err(target),
+            (Some(shared), _) => Ok(shared),
+            (None, None) => unreachable!("it is taken by who shares it"),
+        }
     }
 
     const fn as_raw(&self) -> *const RawWaker {

@@ -22,7 +22,7 @@ mod _rust {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
 
-    use crate::ffi::{extension, free_list};
+    use crate::ffi::{extension, free_list, reuse};
 
     #[pymodule_export]
     use crate::awaitable::Awaitable;
@@ -66,7 +66,7 @@ mod _rust {
         crate::tasks::prepare(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("_awaitable_capsule", extension::capsule(module.py())?)?;
-        free_list::install::<Awaitable>(module.py());
+        reuse::install::<Awaitable>(module.py());
         free_list::install::<TimerHandle>(module.py());
         free_list::install::<Waiter>(module.py());
         let hooks = PyDict::new(module.py());

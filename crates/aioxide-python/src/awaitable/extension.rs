@@ -11,6 +11,7 @@ use crate::ffi::extension::ForeignFuture;
 use crate::imports::imports;
 
 /// Make an awaitable of the running loop.
+#[inline(always)]
 pub fn awaitable(py: Python<'_>, name: &'static str, future: ForeignFuture) -> PyResult<Py<Awaitable>> {
     RustFuture::awaitable(&running_loop(py)?, name, AnyFuture::Foreign(future))
 }

@@ -27,6 +27,7 @@ use super::{Awaitable, Step, Work};
 use crate::callback::Callback;
 use crate::event_loop::EventLoop;
 use crate::event_loop::running::runs_here;
+use crate::ffi::call;
 use crate::ffi::extension::ForeignFuture;
 use crate::loop_cell::ThreadBound;
 
@@ -54,7 +55,8 @@ impl AnyFuture {
 
 /// A Rust future and who waits for it.
 pub struct RustFuture {
-    event_loop: Py<EventLoop>,
+    /// `None` once it is over.
+    event_loop: Option<Py<EventLoop>>,
     /// `None` once it was dropped.
     future: Option<ThreadBound<AnyFuture>>,
     /// What its wakers wake, once there are any.
@@ -64,23 +66,29 @@ pub struct RustFuture {
 impl RustFuture {
     /// Make a Python awaitable of a future, on the thread that is to poll it; `name` is what a coroutine of the same
     /// purpose would be called.
+    #[inline(always)]
     pub fn awaitable(
         event_loop: &Bound<'_, EventLoop>,
         name: &'static str,
         future: AnyFuture,
     ) -> PyResult<Py<Awaitable>> {
         event_loop.get().check_process()?;
-        let event_loop_of_it = event_loop.clone().unbind();
-        let future =
-            Self { event_loop: event_loop_of_it, future: Some(ThreadBound::new(future)), waking: None };
-        Awaitable::new(event_loop.py(), name, Work::Future(future))
+        Awaitable::of_made(event_loop.py(), name, || {
+            Work::Future(Self {
+                event_loop: Some(event_loop.clone().unbind()),
+                future: Some(ThreadBound::new(future)),
+                waking: None,
+            })
+        })
     }
 
     /// Poll it.
     pub fn advance(&mut self, py: Python<'_>) -> PyResult<Step> {
-        let event_loop = self.event_loop.get();
-        let future = self.future.as_mut().and_then(|future| event_loop.bound_to_thread(future));
-        let Some(future) = future else {
+        let event_loop = self.event_loop.as_ref();
+        let future = event_loop.zip(self.future.as_mut()).and_then(|(event_loop, future)| {
+            event_loop.get().bound_to_thread(future).map(|future| (event_loop, future))
+        });
+        let Some((event_loop, future)) = future else {
             return Err(PyRuntimeError::new_err(
                 "a Rust future is awaited on another loop or thread than it was made for, which does not run here",
             ));
@@ -89,9 +97,12 @@ impl RustFuture {
             *waking.lock() = Wakefulness::Polled;
             waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)))
         } else {
-            let waking = Lazy::new(Waking::new(self.event_loop.clone_ref(py)));
+            let waking = Lazy::new(Waking::new(event_loop.clone_ref(py)));
             let polled = waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
-            self.waking = waking.into_shared();
+            match waking.into_shared() {
+                Ok(shared) => self.waking = Some(shared),
+                Err(unused) => call::release(py, unused.event_loop),
+            }
             polled
         };
         match polled {
@@ -107,7 +118,8 @@ impl RustFuture {
         if self.waking.as_ref().is_some_and(|waking| matches!(*waking.lock(), Wakefulness::Woken)) {
             return go_on;
         }
-        let waiter = Waiter::new(py, self.event_loop.clone_ref(py).into_any())?;
+        let Some(event_loop) = &self.event_loop else { return go_on };
+        let waiter = Waiter::new(py, event_loop.clone_ref(py).into_any())?;
         // Without wakers nothing will wake it, but the task may be cancelled.
         if let Some(waking) = &self.waking {
             let mut state = waking.lock();
@@ -124,6 +136,19 @@ impl RustFuture {
         self.waking.as_ref().is_none_or(|waking| matches!(*waking.lock(), Wakefulness::Asleep(_)))
     }
 
+    /// Drop the future, of which no more is wanted. Wakers that are left wake nobody.
+    pub fn finish(&mut self, py: Python<'_>) {
+        if let Some(waking) = self.waking.take() {
+            let state = mem::replace(&mut *waking.lock(), Wakefulness::Woken);
+            drop(state);
+        }
+        let Some(event_loop) = self.event_loop.take() else { return };
+        if let Some(future) = self.future.take() {
+            event_loop.get().release(future);
+        }
+        call::release(py, event_loop);
+    }
+
     /// Show the garbage collector what this keeps alive.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
@@ -136,14 +161,10 @@ impl RustFuture {
 }
 
 impl Drop for RustFuture {
-    /// On any thread. Wakers that are left wake nobody.
+    /// One that nobody awaited, on any thread.
     fn drop(&mut self) {
-        if let Some(waking) = &self.waking {
-            let state = mem::replace(&mut *waking.lock(), Wakefulness::Woken);
-            drop(state);
-        }
-        if let Some(future) = self.future.take() {
-            self.event_loop.get().release(future);
+        if self.event_loop.is_some() {
+            Python::attach(|py| self.finish(py));
         }
     }
 }

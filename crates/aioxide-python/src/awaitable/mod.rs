@@ -7,7 +7,8 @@
 //! the wrong one by `gather` and `wait_for`.
 //!
 //! # Invariants
-//! - Nothing is polled, called or dropped while an awaitable is borrowed: its work is taken out meanwhile.
+//! - Work is borrowed while it is at work or dropped; who comes to the awaitable meanwhile sees its phase first, and
+//!   leaves the work alone.
 //! - An exception thrown into it (cancellation) finds the work dropped by the time it goes on.
 //! - Work that panicked is dropped, and its task alone gets an exception.
 
@@ -16,7 +17,6 @@ pub mod future;
 pub mod trial;
 pub mod waiter;
 
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::{
@@ -33,10 +33,10 @@ use crate::error::warn;
 use crate::event_loop::connecting::Connecting;
 use crate::event_loop::socket_calls::SocketCall;
 use crate::ffi::collector;
-use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
 pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
+use crate::ffi::reuse::{self, Kept, Reused};
 use crate::streams::operation::Operation;
 
 /// The closed list of what can be awaited.
@@ -91,83 +91,115 @@ impl Work {
 }
 
 /// Where an awaitable is in its life.
-enum State {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
     /// Nobody awaited it yet.
-    Created(Work),
+    Created,
     /// It waits.
-    Suspended(Work),
+    Suspended,
     /// It is at work at this moment.
     Running,
     /// It is over.
     Finished,
 }
 
+/// What can be asked of an awaitable at any time.
+#[derive(Clone, Copy)]
+struct Head {
+    phase: Phase,
+    /// What a coroutine of the same purpose is called.
+    name: &'static str,
+}
+
 /// Native work that Python can await.
 #[pyclass(module = "aioxide", frozen)]
 pub struct Awaitable {
-    state: GilCell<State>,
-    /// What a coroutine of the same purpose is called.
-    name: &'static str,
+    head: GilCell<Head>,
+    /// What it does; `None` once it is over. Touched by who has seen that it neither runs nor is over.
+    work: GilCell<Option<Work>>,
 }
 
 impl Awaitable {
     /// Wrap work; `name` is the qualified name of the method that returns it.
     pub fn new(py: Python<'_>, name: &'static str, work: Work) -> PyResult<Py<Self>> {
-        Py::new(py, Self { state: GilCell::new(State::Created(work)), name })
+        Self::of_made(py, name, || work)
     }
 
-    fn replace(&self, py: Python<'_>, state: State) -> State {
-        mem::replace(&mut *self.state.borrow_mut(py), state)
+    /// As [`Awaitable::new`], for work that is made in the place that it will have; `make` calls no Python.
+    #[inline(always)]
+    pub fn of_made(py: Python<'_>, name: &'static str, make: impl FnOnce() -> Work) -> PyResult<Py<Self>> {
+        let awaitable = match reuse::take::<Self>(py) {
+            Some(kept) => kept,
+            None => {
+                let head = Head { phase: Phase::Finished, name };
+                Bound::new(py, Self { head: GilCell::new(head), work: GilCell::new(None) })?
+            }
+        };
+        *awaitable.get().work.borrow_mut(py) = Some(make());
+        *awaitable.get().head.borrow_mut(py) = Head { phase: Phase::Created, name };
+        Ok(awaitable.unbind())
+    }
+
+    fn head(&self, py: Python<'_>) -> Head {
+        *self.head.borrow(py)
+    }
+
+    fn set_phase(&self, py: Python<'_>, phase: Phase) {
+        self.head.borrow_mut(py).phase = phase;
+    }
+
+    /// Drop the work, in its place: what runs by that finds the awaitable over.
+    fn finish(&self, py: Python<'_>) {
+        self.set_phase(py, Phase::Finished);
+        let mut work = self.work.borrow_mut(py);
+        if let Some(Work::Future(future)) = &mut *work {
+            future.finish(py);
+        }
+        *work = None;
+    }
+
+    fn is_waiting(&self, py: Python<'_>) -> bool {
+        self.work.borrow(py).as_ref().is_some_and(|work| work.is_waiting(py))
     }
 
     /// Let the work go on, with an exception or without.
     fn advance(slf: &Bound<'_, Self>, thrown: Option<PyErr>) -> PyResult<Step> {
         let py = slf.py();
-        let name = slf.get().name;
-        let state = slf.get().replace(py, State::Running);
-        // What was there meanwhile is `Running`, which drops nothing.
-        let put_back = |state: State| drop(slf.get().replace(py, state));
-        let mut work = match state {
-            State::Suspended(work) if thrown.is_none() && work.is_waiting(py) => {
-                put_back(State::Suspended(work));
+        let this = slf.get();
+        let Head { phase, name } = this.head(py);
+        match (phase, &thrown) {
+            (Phase::Running, _) => return Err(PyValueError::new_err("coroutine already executing")),
+            (Phase::Finished, _) => return Err(reused(name)),
+            (Phase::Suspended, None) if this.is_waiting(py) => {
                 return Err(PyRuntimeError::new_err(format!("{name}() is being awaited already")));
             }
-            State::Created(work) => match thrown {
+            (Phase::Created, Some(_)) => {
                 // Nothing of it has begun.
-                Some(error) => {
-                    put_back(State::Finished);
-                    drop(work);
-                    return Err(error);
+                this.finish(py);
+                return Err(thrown.unwrap_or_else(|| reused(name)));
+            }
+            _ => {}
+        }
+        this.set_phase(py, Phase::Running);
+        let advanced = {
+            let mut work = this.work.borrow_mut(py);
+            match &mut *work {
+                Some(work) => {
+                    catch_unwind(AssertUnwindSafe(|| work.advance(py, thrown))).unwrap_or_else(|_| {
+                        Err(PySystemError::new_err(format!("{name}() panicked; please report this as a bug")))
+                    })
                 }
-                None => work,
-            },
-            State::Suspended(work) => work,
-            State::Running => return Err(PyValueError::new_err("coroutine already executing")),
-            State::Finished => {
-                put_back(State::Finished);
-                return Err(reused(name));
+                None => Err(reused(name)),
             }
         };
-        let advanced = catch_unwind(AssertUnwindSafe(|| work.advance(py, thrown))).unwrap_or_else(|_| {
-            Err(PySystemError::new_err(format!("{name}() panicked; please report this as a bug")))
-        });
         if matches!(advanced, Ok(Step::Yield(_))) {
-            put_back(State::Suspended(work));
+            this.set_phase(py, Phase::Suspended);
             // From now on it may be in a cycle that nothing else knows of.
             collector::show(slf);
             return advanced;
         }
-        put_back(State::Finished);
-        drop(work);
-        match advanced {
-            // Who awaits would take it for the end (PEP 479).
-            Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
-                let wrapped = PyRuntimeError::new_err("coroutine raised StopIteration");
-                wrapped.set_cause(py, Some(error));
-                Err(wrapped)
-            }
-            advanced => advanced,
-        }
+        this.finish(py);
+        if advanced.is_ok() { advanced } else { advanced.map_err(|error| without_stop_iteration(py, error)) }
     }
 
     /// A step as the methods answer it: a value is the argument of a StopIteration.
@@ -185,10 +217,25 @@ impl Awaitable {
     }
 }
 
-impl Recycled for Awaitable {
-    fn free_list() -> &'static FreeList {
-        static LIST: FreeList = FreeList::new();
-        &LIST
+/// Who awaits would take a StopIteration for the end (PEP 479).
+#[cold]
+fn without_stop_iteration(py: Python<'_>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyStopIteration>(py) {
+        return error;
+    }
+    let wrapped = PyRuntimeError::new_err("coroutine raised StopIteration");
+    wrapped.set_cause(py, Some(error));
+    wrapped
+}
+
+impl Reused for Awaitable {
+    fn kept() -> &'static Kept {
+        static KEPT: Kept = Kept::new();
+        &KEPT
+    }
+
+    fn is_over(&self, py: Python<'_>) -> bool {
+        self.head(py).phase == Phase::Finished
     }
 }
 
@@ -196,7 +243,7 @@ impl Steps for Awaitable {
     fn step(slf: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Step> {
         if let Some(sent) = sent
             && !sent.is_none()
-            && matches!(*slf.get().state.borrow(slf.py()), State::Created(_))
+            && slf.get().head(slf.py()).phase == Phase::Created
         {
             return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
         }
@@ -240,54 +287,56 @@ impl Awaitable {
 
     /// End the work.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let state = slf.get().replace(slf.py(), State::Running);
-        if matches!(state, State::Running) {
+        if slf.get().head(slf.py()).phase == Phase::Running {
             return Err(PyValueError::new_err("coroutine already executing"));
         }
-        slf.get().replace(slf.py(), State::Finished);
-        drop(state);
+        slf.get().finish(slf.py());
         Ok(())
     }
 
     #[getter]
-    fn __name__(&self) -> &'static str {
-        self.name.rsplit('.').next().unwrap_or(self.name)
+    fn __name__(&self, py: Python<'_>) -> &'static str {
+        let name = self.head(py).name;
+        name.rsplit('.').next().unwrap_or(name)
     }
 
     #[getter]
-    fn __qualname__(&self) -> &'static str {
-        self.name
+    fn __qualname__(&self, py: Python<'_>) -> &'static str {
+        self.head(py).name
     }
 
     /// Whether it is at work at this moment, as a coroutine's.
     #[getter]
     fn cr_running(&self, py: Python<'_>) -> bool {
-        matches!(*self.state.borrow(py), State::Running)
+        self.head(py).phase == Phase::Running
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
-        format!("<awaitable {} at {:p}>", slf.get().name, slf.as_ptr())
+        format!("<awaitable {} at {:p}>", slf.get().head(slf.py()).name, slf.as_ptr())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.state.look(&visit).as_deref() {
-            Some(State::Created(work) | State::Suspended(work)) => work.traverse(&visit),
-            Some(State::Running | State::Finished) | None => Ok(()),
+        // While it is at work it cannot be looked at; whoever runs it holds what it holds.
+        match self.work.look(&visit).as_deref() {
+            Some(Some(work)) => work.traverse(&visit),
+            Some(None) | None => Ok(()),
         }
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        drop(self.replace(py, State::Finished));
+        if self.head(py).phase != Phase::Running {
+            self.finish(py);
+        }
     }
 }
 
 impl Drop for Awaitable {
     /// Forgetting `await` is a mistake that coroutines warn of.
     fn drop(&mut self) {
-        if !matches!(self.state.get_mut(), State::Created(_)) {
+        let Head { phase, name } = *self.head.get_mut();
+        if phase != Phase::Created {
             return;
         }
-        let name = self.name;
         // Where the interpreter is gone there is nobody to warn.
         let _ = Python::try_attach(|py| {
             warn::<PyRuntimeWarning>(py, &format!("coroutine '{name}' was never awaited"));
