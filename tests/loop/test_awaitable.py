@@ -442,6 +442,63 @@ async def test_forgetting_await_warns(loop):
         reader.readline().close()
 
 
+async def test_one_that_is_over_stays_so_though_its_like_are_used_again(loop, trial):
+    """Objects that nobody has are filled again, those that somebody has are not."""
+    for _ in range(1000):
+        assert await trial("ready", 0, 1) == 1
+    held = [trial("ready", 0, 1) for _ in range(300)]
+    assert len(set(map(id, held))) == 300
+    for awaitable in held:
+        assert await awaitable == 1
+    others = [trial("ready", 0, 1) for _ in range(300)]
+    assert not set(map(id, held)) & set(map(id, others))
+    for awaitable in held:
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited"):
+            await awaitable
+    for awaitable in others:
+        awaitable.close()
+    del held, others, awaitable
+    made = trial("ready", 0, 1)
+    with pytest.warns(RuntimeWarning, match="was never awaited"):
+        del made
+    assert await trial("ready", 0, 1) == 1
+
+
+@pytest.mark.parametrize("how", ["close", "throw", "collect"])
+async def test_who_comes_back_while_the_future_is_dropped_finds_it_over(loop, trial, how):
+    """A future's destructor may run anything."""
+    seen: list[BaseException] = []
+    awaitables = []
+
+    def come_back() -> None:
+        for awaitable in awaitables:
+            assert not awaitable.cr_running
+            assert "awaitable" in repr(awaitable)
+            awaitable.close()
+            gc.collect()
+            try:
+                awaitable.send(None)
+            except RuntimeError as error:
+                seen.append(error)
+
+    awaitables.append(trial("never", dropped=come_back))
+    awaitables[0].send(None)
+    if how == "close":
+        awaitables[0].close()
+    if how == "throw":
+        with pytest.raises(LookupError):
+            awaitables[0].throw(LookupError())
+    if how == "collect":
+        # In a cycle with who watches it.
+        holder = [awaitables.pop()]
+        holder.append(holder)
+        del holder
+        gc.collect()
+        assert not seen
+    else:
+        assert [str(error).startswith("cannot reuse already awaited") for error in seen] == [True]
+
+
 async def test_a_pending_read_in_a_cycle_is_collected(loop):
     class Reader(aioxide.StreamReader):
         pass

@@ -148,7 +148,7 @@ impl Awaitable {
         self.head.borrow_mut(py).phase = phase;
     }
 
-    /// Drop the work, in its place: what runs by that finds the awaitable over.
+    /// Drop the work of one that is not over, in its place: what runs by that finds the awaitable over.
     fn finish(&self, py: Python<'_>) {
         self.set_phase(py, Phase::Finished);
         let mut work = self.work.borrow_mut(py);
@@ -287,10 +287,11 @@ impl Awaitable {
 
     /// End the work.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        if slf.get().head(slf.py()).phase == Phase::Running {
-            return Err(PyValueError::new_err("coroutine already executing"));
+        match slf.get().head(slf.py()).phase {
+            Phase::Running => return Err(PyValueError::new_err("coroutine already executing")),
+            Phase::Finished => {}
+            Phase::Created | Phase::Suspended => slf.get().finish(slf.py()),
         }
-        slf.get().finish(slf.py());
         Ok(())
     }
 
@@ -324,7 +325,7 @@ impl Awaitable {
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        if self.head(py).phase != Phase::Running {
+        if matches!(self.head(py).phase, Phase::Created | Phase::Suspended) {
             self.finish(py);
         }
     }
