@@ -19,6 +19,7 @@ from services import Service
 
 pytest.importorskip("redis.asyncio", reason="redis-py cannot be had for this Python")
 import aioxide.redis as redis
+from aioxide.redis.pipeline import Pipeline
 
 
 @asynccontextmanager
@@ -136,6 +137,23 @@ async def test_transactions_refused_aborted_and_lost(
             watched.get("a")
             with pytest.raises(redis.WatchError):
                 await watched.execute()
+
+
+async def test_a_pipeline_of_ones_own_may_collect_commands_in_its_own_way(
+    loop: asyncio.AbstractEventLoop, server: Service
+) -> None:
+    class Counting(Pipeline):
+        names: list[str]
+
+        def pipeline_execute_command(self, *args: Any, **options: Any) -> Any:
+            self.names.append(args[0])
+            return super().pipeline_execute_command(*args, **options)
+
+    async with connected(server) as client:
+        pipe = Counting(client.connection_pool, client.response_callbacks, False, None)
+        pipe.names = []
+        assert await pipe.set("a", 1).get("a").execute() == [True, b"1"]
+        assert pipe.names == ["SET", "GET"]
 
 
 async def test_a_server_that_is_loading_fails_the_whole_pipeline(

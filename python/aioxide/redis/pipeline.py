@@ -31,6 +31,19 @@ class Pipeline(redis.asyncio.client.Pipeline):
         super().__init__(connection_pool, response_callbacks, transaction, shard_hint)
         self._client = client
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Leave a class that collects commands in its own way to redis-py's `execute_command`, which calls that."""
+        super().__init_subclass__(**options)
+        if "pipeline_execute_command" in vars(cls) and "execute_command" not in vars(cls):
+            cls.execute_command = redis.asyncio.client.Pipeline.execute_command  # type: ignore[method-assign]
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Collect a command, as redis-py's in one call less: half of what a pipeline costs is collecting it."""
+        if (self.watching or args[0] == "WATCH") and not self.explicit_transaction:
+            return self.immediate_execute_command(*args, **options)
+        self.command_stack.append((args, options))
+        return self
+
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Run what was collected; return the list of the results.
 

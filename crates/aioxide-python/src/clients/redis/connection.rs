@@ -283,6 +283,15 @@ impl FastMethod for ExecuteCommand {
     }
 }
 
+/// The two parts of a command that a pipeline has collected.
+fn arguments_and_options<'py>(
+    command: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+    let pair = command.cast::<PyTuple>()?;
+    let (arguments, options) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
+    Ok((arguments.cast::<PyTuple>()?.to_owned(), options.cast::<PyDict>()?.to_owned()))
+}
+
 /// The keywords that a command's callback gets: a copy of its options, without the keys, which are for redis-py's cache
 /// and for clusters. `None` where there are none.
 fn keywords<'py>(options: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyDict>>> {
@@ -418,7 +427,7 @@ impl RedisConnection {
             tuples.push(PyTuple::new(py, [intern!(py, "MULTI")])?);
         }
         for command in commands {
-            let (arguments, options) = command.extract::<(Bound<'_, PyTuple>, Bound<'_, PyDict>)>()?;
+            let (arguments, options) = arguments_and_options(&command)?;
             let special = [intern!(py, "EMPTY_RESPONSE"), intern!(py, "NEVER_DECODE")];
             let is_shared = match route(&arguments) {
                 Route::Shared => true,
@@ -451,7 +460,7 @@ impl RedisConnection {
     ) -> PyResult<Bound<'py, PyList>> {
         let this = slf.get();
         for (index, command) in commands.iter().enumerate().take(replies.len()) {
-            let (arguments, options) = command.extract::<(Bound<'_, PyTuple>, Bound<'_, PyDict>)>()?;
+            let (arguments, options) = arguments_and_options(&command)?;
             let Some(callback) = this.callback(&arguments.get_item(0)?)? else { continue };
             let reply = replies.get_item(index)?;
             if reply.is_instance_of::<PyBaseException>() {
