@@ -32,13 +32,13 @@ class Pipeline(redis.asyncio.client.Pipeline):
         self._client = client
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Leave a class that collects commands in its own way to redis-py's `execute_command`, which calls that."""
+        """Give a class that collects commands in its own way redis-py's `execute_command`, which calls it."""
         super().__init_subclass__(**options)
         if "pipeline_execute_command" in vars(cls) and "execute_command" not in vars(cls):
             cls.execute_command = redis.asyncio.client.Pipeline.execute_command  # type: ignore[method-assign]
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Collect a command, as redis-py's in one call less: half of what a pipeline costs is collecting it."""
+        """Collect a command, in one call less than redis-py: half of what a pipeline costs is collecting."""
         if (self.watching or args[0] == "WATCH") and not self.explicit_transaction:
             return self.immediate_execute_command(*args, **options)
         self.command_stack.append((args, options))
