@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import subprocess
@@ -32,15 +33,19 @@ def built(project: Path) -> Path:
     folder = Path(temporary.name)
     options = ["--profile", "dev", "--locked", "--offline", "--auditwheel", "skip"]
     places = ["--interpreter", sys.executable, "--target-dir", _target, "--out", folder]
-    finished = subprocess.run(
-        [sys.executable, "-m", "maturin", "build", *options, *places],
-        cwd=project,
-        env={**os.environ, "PYO3_PYTHON": sys.executable},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_SECONDS,
-    )
+    _target.mkdir(parents=True, exist_ok=True)
+    # maturin moves what cargo made: two of them at once, of two test processes, take it from each other.
+    with (_target / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        finished = subprocess.run(
+            [sys.executable, "-m", "maturin", "build", *options, *places],
+            cwd=project,
+            env={**os.environ, "PYO3_PYTHON": sys.executable},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_SECONDS,
+        )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     (wheel,) = folder.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(folder)
