@@ -159,6 +159,48 @@ async def test_a_handle_has_a_context_of_its_own(loop, schedule):
     assert ran_in[:2] == contexts
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_a_token_is_of_no_use_to_another_callback(loop, schedule, is_kept):
+    """Though callbacks that set nothing run in one context after the other."""
+    tokens: list[contextvars.Token[str]] = []
+    seen: list[str] = []
+
+    def set_and_take_back():
+        token = origin.set("set")
+        origin.reset(token)
+        again = origin.set("again")
+        if is_kept:
+            tokens.append(again)
+        else:
+            origin.reset(again)
+
+    def note():
+        seen.append(origin.get())
+        for token in tokens:
+            with pytest.raises(ValueError, match="different Context"):
+                origin.reset(token)
+
+    for callback in (note, set_and_take_back, note, set_and_take_back, note):
+        schedule(callback)
+    await turns(loop, lambda: len(seen) == 3)
+    assert seen == ["nowhere"] * 3
+
+
+@pytest.mark.skipif(not hasattr(asyncio.Handle, "get_context"), reason="Python 3.12 brought it")
+async def test_a_report_tells_the_context_in_which_a_callback_failed(loop, schedule, reported):
+    def fail():
+        origin.set("failed")
+        raise ValueError
+
+    for _ in range(3):
+        schedule(fail)
+    await turns(loop, lambda: len(reported) == 3)
+    contexts = [report["handle"].get_context() for report in reported]
+    assert [context[origin] for context in contexts] == ["failed"] * 3
+    assert len(set(map(id, contexts))) == 3
+    reported.clear()
+
+
 async def test_a_variables_value_goes_with_the_last_callback(loop, schedule):
     class Value:
         pass
