@@ -36,7 +36,7 @@ run: $(VENV)/.extension redis ## the example programs, on stock asyncio and on a
 
 test: test-rust test-loom test-python ## everything: Rust, model checks, pytest with both drivers
 
-test-rust: tools ## the Rust tests: driver contract, runtime, documentation examples
+test-rust: tools $(VENV)/.packages ## the Rust tests: driver contract, runtime, documentation examples
 	tools/test_rust.sh
 
 test-loom: tools ## every interleaving of the waker and the inbox
