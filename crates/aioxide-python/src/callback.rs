@@ -81,17 +81,6 @@ pub enum Callback {
     Release(ThreadBound<Box<dyn Any>>),
 }
 
-/// Call `callback(*arguments)` in `context`.
-#[inline]
-fn run_in(
-    py: Python<'_>,
-    context: &Py<PyAny>,
-    callback: &Py<PyAny>,
-    arguments: &[Py<PyAny>],
-) -> PyResult<()> {
-    context::run_in(context.bind_borrowed(py), || call::run(callback.bind_borrowed(py), arguments))
-}
-
 impl Callback {
     /// Run it. An error is one that must end the loop: KeyboardInterrupt, SystemExit and the like.
     pub fn run(self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
@@ -105,7 +94,7 @@ impl Callback {
                 Ok(())
             }
             Self::TaskStep { step, context } => {
-                let ran = run_in(py, &context, &step, &[]);
+                let ran = context::call_in(py, &context, &step, &[]);
                 if ran.is_err() {
                     return ran.or_else(|error| EventLoop::report_task_error(event_loop, error, &step));
                 }
@@ -114,7 +103,7 @@ impl Callback {
                 Ok(())
             }
             Self::TaskWakeup { wakeup, future, context } => {
-                let ran = run_in(py, &context, &wakeup, std::slice::from_ref(&future));
+                let ran = context::call_in(py, &context, &wakeup, std::slice::from_ref(&future));
                 if ran.is_err() {
                     return ran.or_else(|error| EventLoop::report_task_error(event_loop, error, &wakeup));
                 }

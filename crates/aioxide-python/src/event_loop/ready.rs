@@ -26,13 +26,8 @@ impl Ready {
                 // SAFETY: the element after the last one has just been written.
                 unsafe { self.callbacks.set_len(length + 1) };
             }
-            None => self.grow(make()),
+            None => self.push(make()),
         }
-    }
-
-    #[cold]
-    fn grow(&mut self, callback: Callback) {
-        self.callbacks.push(callback);
     }
 
     /// Append all of `callbacks`, which is empty then.

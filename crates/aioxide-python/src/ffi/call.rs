@@ -11,6 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, ffi};
 
+use super::collector::is_shared;
+
 type Vectorcall = unsafe extern "C-unwind" fn(
     *mut ffi::PyObject,
     *const *mut ffi::PyObject,
@@ -91,9 +93,9 @@ unsafe fn vectorcall(
 /// Let go of an object, which may run a finalizer: of a protocol, a task or what these alone keep alive.
 #[inline]
 pub fn release<T>(py: Python<'_>, object: Py<T>) {
-    // SAFETY: the object is alive.
-    if unsafe { ffi::Py_REFCNT(object.as_ptr()) } > 1 {
-        drop(object.into_bound(py));
+    let object = object.into_bound(py);
+    if is_shared(&object) {
+        drop(object);
     } else {
         release_last(object.into_ptr());
     }

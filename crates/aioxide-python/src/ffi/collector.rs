@@ -30,6 +30,7 @@ pub fn show<T: PyClass>(object: &Bound<'_, T>) {
 }
 
 /// Whether anybody holds the object besides the caller.
+#[inline]
 pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
     // SAFETY: the object is alive.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) > 1 }

@@ -4,6 +4,8 @@
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
+use super::call;
+
 /// Return a copy of the current context, as `contextvars.copy_context()`.
 pub fn copy_current(py: Python<'_>) -> PyResult<Py<PyAny>> {
     // SAFETY: the thread is attached; the call returns a new reference or null with an exception.
@@ -24,6 +26,17 @@ pub fn copy(context: Borrowed<'_, '_, PyAny>) -> PyResult<Py<PyAny>> {
 pub fn is_context(object: Borrowed<'_, '_, PyAny>) -> bool {
     // SAFETY: `object` is a live object.
     unsafe { ffi::PyContext_CheckExact(object.as_ptr()) != 0 }
+}
+
+/// Call `callback(*arguments)` inside `context`, for what it does; fails as [`run_in`], and with what the callback raises.
+#[inline]
+pub fn call_in(
+    py: Python<'_>,
+    context: &Py<PyAny>,
+    callback: &Py<PyAny>,
+    arguments: &[Py<PyAny>],
+) -> PyResult<()> {
+    run_in(context.bind_borrowed(py), || call::run(callback.bind_borrowed(py), arguments))
 }
 
 /// Run `body` inside `context`, as `context.run`.

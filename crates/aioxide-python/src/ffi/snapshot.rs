@@ -22,6 +22,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::call::release;
+use super::collector::is_shared;
 use super::context::{copy, copy_current, run_in};
 use super::gil_cell::GilCell;
 
@@ -153,13 +154,6 @@ pub fn current(py: Python<'_>) -> PyResult<Py<PyAny>> {
     Ok(snapshot)
 }
 
-/// Whether anybody has the snapshot besides the caller: then a copy must be entered or shown in its place.
-#[inline]
-pub fn is_shared(snapshot: &Py<PyAny>) -> bool {
-    // SAFETY: the object is alive.
-    unsafe { ffi::Py_REFCNT(snapshot.as_ptr()) > 1 }
-}
-
 /// Return a copy of a snapshot, to be entered and [given back](give_back).
 #[inline]
 pub fn take_copy(py: Python<'_>, snapshot: &Py<PyAny>) -> PyResult<Py<PyAny>> {
@@ -184,7 +178,7 @@ pub fn give_back(py: Python<'_>, copy: Py<PyAny>, snapshot: &Py<PyAny>) {
         Some(places)
             if kept.loops > 0
                 && kept.copy.is_none()
-                && !is_shared(&copy)
+                && !is_shared(copy.bind(py))
                 && places.mapping_of(&copy) == places.mapping_of(snapshot) =>
         {
             kept.copy = Some(copy);

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyInt, PyString};
 use pyo3::{PyTypeInfo, ffi};
 
+use super::collector::is_shared;
 use super::gil_cell::GilCell;
 
 unsafe extern "C" {
@@ -118,11 +119,6 @@ fn is_plain(value: &Bound<'_, PyAny>) -> bool {
         return value.len().is_ok_and(|length| length < LARGE);
     }
     value.is_exact_instance_of::<PyInt>() || value.is_exact_instance_of::<PyBool>()
-}
-
-fn is_shared(exception: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: the object is alive.
-    unsafe { ffi::Py_REFCNT(exception.as_ptr()) > 1 }
 }
 
 /// Set the exception's value, and return the one it had, for the caller to drop.

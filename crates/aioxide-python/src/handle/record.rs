@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
 use crate::event_loop::EventLoop;
+use crate::ffi::collector::is_shared;
 use crate::ffi::gil_cell::GilCell;
 use crate::ffi::{call, context, snapshot};
 use crate::imports::imports;
@@ -171,7 +172,7 @@ impl Record {
         let shared = {
             let mut record = cell.borrow_mut(py);
             match &record.context {
-                Some(context) if record.is_snapshot && snapshot::is_shared(context) => context.clone_ref(py),
+                Some(context) if record.is_snapshot && is_shared(context.bind(py)) => context.clone_ref(py),
                 _ => {
                     record.is_snapshot = false;
                     return Ok(());
@@ -203,9 +204,7 @@ impl Record {
 
     fn call_in(&self, py: Python<'_>, context: &Py<PyAny>) -> PyResult<()> {
         let Some(callback) = &self.callback else { return Ok(()) };
-        context::run_in(context.bind_borrowed(py), || {
-            call::run(callback.bind_borrowed(py), self.arguments.as_slice())
-        })
+        context::call_in(py, context, callback, self.arguments.as_slice())
     }
 
     /// Call, where nobody else can reach the record: it stays borrowed meanwhile.
@@ -213,7 +212,7 @@ impl Record {
     pub fn call_alone(cell: &GilCell<Self>, py: Python<'_>) -> PyResult<()> {
         let record = cell.borrow(py);
         let shared =
-            record.context.as_ref().filter(|context| record.is_snapshot && snapshot::is_shared(context));
+            record.context.as_ref().filter(|context| record.is_snapshot && is_shared(context.bind(py)));
         let Some(snapshot) = shared else { return record.call(py) };
         let copy = snapshot::take_copy(py, snapshot)?;
         let ran = record.call_in(py, &copy);

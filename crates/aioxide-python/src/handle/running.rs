@@ -86,10 +86,8 @@ pub fn run_without_handle(
     context: &Py<PyAny>,
 ) -> PyResult<()> {
     let py = event_loop.py();
-    let result = context::run_in(context.bind_borrowed(py), || {
-        call::run(callback.bind_borrowed(py), std::slice::from_ref(argument))
-    });
-    let Err(error) = result else { return Ok(()) };
+    let called = context::call_in(py, context, callback, std::slice::from_ref(argument));
+    let Err(error) = called else { return Ok(()) };
     let arguments = [argument.bind_borrowed(py)];
     let context = Some(context.bind_borrowed(py));
     let handle = make::<Handle>(event_loop, callback.bind_borrowed(py), &arguments, context)?;
