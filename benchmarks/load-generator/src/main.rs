@@ -78,8 +78,8 @@ fn measure(
     Ok(line(arguments, measurement, spent.as_ref()))
 }
 
-/// Compares the server's memory before and after all connections are open, each having done its first exchange. A
-/// quarter as many are open before that: they take what the server has at hand, and what it needs only once.
+/// Compares the server's memory before and after all connections are open, each having done its first exchange. As
+/// many are open before that: they take what the server has at hand, and what it needs only once.
 fn measure_memory(arguments: &Arguments) -> Result<String, Failure> {
     let pid = arguments.pid.unwrap_or_default();
     let open = |count| {
@@ -88,7 +88,7 @@ fn measure_memory(arguments: &Arguments) -> Result<String, Failure> {
         ServerTime::read_settled(pid)?;
         Ok::<_, Failure>((memory::resident(pid)?, load))
     };
-    let (before, _first) = open(arguments.connections.div_ceil(4))?;
+    let (before, _first) = open(arguments.connections)?;
     let (after, _rest) = open(arguments.connections)?;
     Ok(format!(
         "{{\"connections\": {}, \"message_bytes\": {}, \"resident_before\": {before}, \"resident_after\": {after}}}",

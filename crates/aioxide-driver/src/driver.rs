@@ -120,9 +120,9 @@ impl Driver {
         each!(&mut self.backend, backend => backend.wait(timeout, completions))
     }
 
-    /// Whether the kernel has yet to see operations or cancels, or to be asked about operations; the
-    /// next `wait` does it. A host that skips waits while it is busy must not skip this one: what
-    /// a short-lived operation would have found might never be found.
+    /// Whether the kernel has yet to see new operations or cancels, or to be asked about new operations;
+    /// the next `wait` does it. A host that skips waits while it is busy must not skip this one: what
+    /// a short-lived operation would have found might never be found. One that repeats is new once.
     #[inline]
     pub fn has_unsubmitted(&self) -> bool {
         match &self.backend {

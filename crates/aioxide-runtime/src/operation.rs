@@ -6,6 +6,8 @@
 //! | Finished  | takes the outcome | (impossible)            | outcome dropped            |
 //! | Abandoned | (impossible)      | outcome dropped         | (impossible)               |
 //!
+//! An op that repeats, of which there is one kind, is a [`Watch`](crate::net::watch::Watch)'s; its slot is Watching.
+//!
 //! # Invariants
 //! - A slot is taken from the submission until the op's final completion, so its token is not reused
 //!   while in flight (clause 4 of the driver's contract).
@@ -25,6 +27,7 @@ use crate::slots::SlotKey;
 /// The runtime's side of an operation in flight.
 pub(crate) enum Slot {
     Waiting(Option<Waker>),
+    Watching { waker: Option<Waker>, is_ready: bool },
     Finished(Outcome),
     Abandoned,
 }
@@ -63,18 +66,29 @@ impl Operation {
 /// Takes in a completion that is not the host's: to be called between borrows.
 pub(crate) fn complete(handle: &Handle, key: SlotKey, completion: Completion) {
     let Completion { outcome, more, .. } = completion;
-    debug_assert!(!more, "a repeating operation: the runtime submits none");
     let mut operations = handle.operations.borrow_mut();
     match operations.get_mut(key) {
-        Some(slot @ Slot::Waiting(_)) => {
-            let Slot::Waiting(waker) = std::mem::replace(slot, Slot::Finished(outcome)) else {
-                unreachable!("a slot that changed while borrowed");
-            };
+        Some(Slot::Watching { waker, is_ready }) if more => {
+            let waker = waker.take();
+            let is_unread = std::mem::replace(is_ready, true);
             drop(operations);
+            if is_unread {
+                // Else the driver would report it again and again.
+                abandon(handle, key);
+            }
             if let Some(waker) = waker {
                 waker.wake();
             }
         }
+        Some(slot @ (Slot::Waiting(_) | Slot::Watching { .. })) => {
+            debug_assert!(!more, "a repeating operation that nobody watches");
+            let previous = std::mem::replace(slot, Slot::Finished(outcome));
+            drop(operations);
+            if let Slot::Waiting(Some(waker)) | Slot::Watching { waker: Some(waker), .. } = previous {
+                waker.wake();
+            }
+        }
+        Some(Slot::Abandoned) if more => drop(operations),
         Some(Slot::Abandoned) => {
             let slot = operations.remove(key);
             drop(operations);
@@ -83,6 +97,29 @@ pub(crate) fn complete(handle: &Handle, key: SlotKey, completion: Completion) {
         Some(Slot::Finished(_)) => panic!("a second final completion for {:?}", key.token()),
         None => panic!("a completion for {:?}, which is not in flight", key.token()),
     }
+}
+
+/// Nobody wants to hear of an operation any more.
+pub(crate) fn abandon(handle: &Handle, key: SlotKey) {
+    let mut operations = handle.operations.borrow_mut();
+    let left = match operations.get_mut(key) {
+        Some(slot @ (Slot::Waiting(_) | Slot::Watching { .. })) => {
+            let left = std::mem::replace(slot, Slot::Abandoned);
+            drop(operations);
+            if !handle.cancel(key.token()) {
+                let _ = handle.operations.borrow_mut().remove(key);
+            }
+            Some(left)
+        }
+        Some(Slot::Finished(_)) => {
+            let left = operations.remove(key);
+            drop(operations);
+            left
+        }
+        // A watch that was silenced; its last completion is still to come.
+        Some(Slot::Abandoned) | None => None,
+    };
+    drop(left);
 }
 
 impl Future for Operation {
@@ -112,7 +149,9 @@ impl Future for Operation {
                 };
                 Poll::Ready(outcome)
             }
-            Some(Slot::Abandoned) => unreachable!("an abandoned operation whose future lives"),
+            Some(Slot::Abandoned | Slot::Watching { .. }) => {
+                unreachable!("an abandoned operation, or a watch's, whose future lives")
+            }
             // The runtime ended and took its operations with it.
             None => Poll::Ready(Outcome::Cancelled),
         }
@@ -121,26 +160,9 @@ impl Future for Operation {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        let Stage::InFlight(key) = self.stage else { return };
-        let mut operations = self.handle.operations.borrow_mut();
-        let left = match operations.get_mut(key) {
-            Some(slot @ Slot::Waiting(_)) => {
-                let left = std::mem::replace(slot, Slot::Abandoned);
-                drop(operations);
-                if !self.handle.cancel(key.token()) {
-                    let _ = self.handle.operations.borrow_mut().remove(key);
-                }
-                Some(left)
-            }
-            Some(Slot::Finished(_)) => {
-                let left = operations.remove(key);
-                drop(operations);
-                left
-            }
-            Some(Slot::Abandoned) => unreachable!("an operation abandoned twice"),
-            None => None,
-        };
-        drop(left);
+        if let Stage::InFlight(key) = self.stage {
+            abandon(&self.handle, key);
+        }
     }
 }
 
@@ -149,7 +171,7 @@ pub(crate) fn clear(handle: &Handle) {
     let keys = handle.operations.borrow().keys();
     for key in keys {
         let slot = handle.operations.borrow_mut().remove(key);
-        if let Some(Slot::Waiting(Some(waker))) = slot {
+        if let Some(Slot::Waiting(Some(waker)) | Slot::Watching { waker: Some(waker), .. }) = slot {
             waker.wake();
         }
     }

@@ -140,19 +140,19 @@ class PythonLoad:
         }
 
     def memory(self, row: MemoryRow, server: Server) -> dict[str, Any]:
-        """See what the server's memory grows by; a quarter of the connections are open before."""
+        """See what the server's memory grows by; as many connections are open before."""
         sizes = []
         opened = []
         try:
-            for _ in range(5):
-                opened.append(Clients(row, server, row.connections // 4))
+            for _ in range(2):
+                opened.append(Clients(row, server, row.connections))
                 opened[-1].run(0)
                 settled_time(server.pid)
                 sizes.append(resident(server.pid))
         finally:
             for clients in opened:
                 clients.close()
-        return {"resident_before": sizes[0], "resident_after": sizes[-1]}
+        return {"resident_before": sizes[0], "resident_after": sizes[1]}
 
 
 def settled_time(pid: int) -> float:

@@ -183,9 +183,9 @@ WEB = (
     ClientRow("aiohttp client", "aiohttp_client", 480),
 )
 MEMORY = (
-    MemoryRow("memory, protocol", "protocol", 2000),
-    MemoryRow("memory, streams", "streams", 2000),
-    MemoryRow("memory, native_streams", "native_streams", 2000),
+    MemoryRow("memory, protocol", "protocol", 5000),
+    MemoryRow("memory, streams", "streams", 5000),
+    MemoryRow("memory, native_streams", "native_streams", 5000),
 )
 
 

@@ -54,6 +54,8 @@ pub(crate) struct Uring {
     queue: Vec<Key>,
     /// To be cancelled by the next wait, before `queue` is looked at.
     cancels: Vec<Key>,
+    /// Whether something in `queue` was submitted since the last wait, other than what only goes on.
+    has_new: bool,
     /// Completions found outside of `wait`, or due without the kernel.
     early: Vec<Completion>,
     waker: Waker,
@@ -72,6 +74,7 @@ impl Uring {
             pool: Pool::new(),
             queue: Vec::new(),
             cancels: Vec::new(),
+            has_new: false,
             early: Vec::new(),
             waker: Waker::new()?,
             is_waker_watched: false,
@@ -99,6 +102,7 @@ impl Uring {
         let operation = Operation { token, op, stage: Stage::Queued, reception: Reception::START };
         let key = self.operations.insert(token, operation);
         self.queue.push(key);
+        self.has_new = true;
         Submitted::Pending
     }
 
@@ -154,7 +158,7 @@ impl Uring {
     }
 
     pub(crate) fn has_unsubmitted(&self) -> bool {
-        !self.queue.is_empty() || !self.cancels.is_empty()
+        self.has_new || !self.cancels.is_empty()
     }
 
     /// Whether `wait` would find something: completions in memory, or work that only waits for us.
@@ -191,6 +195,7 @@ impl Uring {
         });
         queue.drain(..flushed);
         self.queue = queue;
+        self.has_new &= result.is_err();
         result
     }
 

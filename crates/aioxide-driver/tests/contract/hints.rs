@@ -22,6 +22,18 @@ on_every_backend! {
         assert!(!harness.driver.has_unsubmitted());
     }
 
+    /// What goes on by itself is no reason to ask the kernel at once.
+    fn an_operation_that_repeats_is_submitted_once(mut harness: Harness) {
+        let (ours, mut peer) = tcp_pair();
+        harness.start(1, Op::WaitReadable { descriptor: number(&ours), repeat: true });
+        peer.write_all(b"x").unwrap();
+        assert!(matches!(harness.next(1).outcome, Outcome::Ready));
+        assert!(!harness.driver.has_unsubmitted());
+        assert!(matches!(harness.next(1).outcome, Outcome::Ready));
+        harness.cancel(1);
+        harness.assert_idle();
+    }
+
     fn the_hint_tells_of_a_cancel_that_is_due(mut harness: Harness) {
         let (ours, _peer) = tcp_pair();
         harness.start(1, Op::ReceiveRepeatedly { socket: number(&ours) });

@@ -1,10 +1,10 @@
 //! Sockets, names and connections.
 //!
-//! A socket here is std's, non-blocking, with futures around it. Each operation first tries the syscall
-//! and waits for readiness only if it would block, so nothing is lent to the kernel while a future
-//! waits: whatever is dropped half-way has either done its work or nothing at all ([`Stream::read`],
-//! [`Stream::write`], `accept`, all of [`UdpSocket`]). Methods take `&self`: share a socket between
-//! tasks with `Rc`.
+//! A socket here is std's, non-blocking, with futures around it. Each operation first tries the syscall,
+//! unless it is known that there is nothing to read, and waits for readiness only if it would block. So
+//! nothing is lent to the kernel while a future waits: whatever is dropped half-way has either done its
+//! work or nothing at all ([`Stream::read`], [`Stream::write`], `accept`, all of [`UdpSocket`]). Methods
+//! take `&self`: share a socket between tasks with `Rc`.
 //!
 //! ```
 //! use aioxide_runtime::net::{TcpListener, connect};
@@ -32,6 +32,7 @@ mod tcp;
 pub mod tls;
 mod udp;
 mod unix;
+pub(crate) mod watch;
 
 pub use connect::{connect, connect_any};
 pub use resolve::resolve;

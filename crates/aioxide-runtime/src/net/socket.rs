@@ -13,20 +13,16 @@ use std::task::Poll;
 use aioxide_driver::Op;
 use socket2::SockRef;
 
+use super::watch::Watch;
 use crate::handle::Handle;
 use crate::operation::{Operation, finished};
 
 /// A socket of std's that belongs to a runtime.
 #[derive(Debug)]
 pub(crate) struct Socket<S> {
+    /// Dropped before the socket.
+    readability: Watch,
     pub(crate) std: S,
-    handle: Handle,
-}
-
-#[derive(Clone, Copy)]
-enum Interest {
-    Readable,
-    Writable,
 }
 
 impl<S: AsFd> Socket<S> {
@@ -34,37 +30,50 @@ impl<S: AsFd> Socket<S> {
     #[track_caller]
     pub(crate) fn new(std: S) -> io::Result<Self> {
         SockRef::from(&std).set_nonblocking(true)?;
-        Ok(Self { std, handle: Handle::current() })
+        Ok(Self { readability: Watch::new(Handle::current()), std })
     }
 
     /// Calls `attempt` until it no longer would block, waiting for readability in between.
-    pub(crate) async fn when_readable<R>(&self, attempt: impl FnMut(&S) -> io::Result<R>) -> io::Result<R> {
-        self.when(Interest::Readable, attempt).await
-    }
-
-    /// The same for writability.
-    pub(crate) async fn when_writable<R>(&self, attempt: impl FnMut(&S) -> io::Result<R>) -> io::Result<R> {
-        self.when(Interest::Writable, attempt).await
-    }
-
-    async fn when<R>(
+    pub(crate) async fn when_readable<R>(
         &self,
-        interest: Interest,
         mut attempt: impl FnMut(&S) -> io::Result<R>,
     ) -> io::Result<R> {
-        spend_patience(&self.handle).await;
+        spend_patience(self.readability.handle()).await;
+        loop {
+            if self.readability.may_be_ready() {
+                match attempt(&self.std) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.readability.note_drained()
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    result => return result,
+                }
+            }
+            self.readability.wait(self.std.as_fd().as_raw_fd()).await?;
+        }
+    }
+
+    /// A stream gave less than there was room for: all that it had.
+    pub(crate) fn note_drained(&self) {
+        self.readability.note_drained();
+    }
+
+    /// Calls `attempt` until it no longer would block, waiting for writability in between.
+    pub(crate) async fn when_writable<R>(
+        &self,
+        mut attempt: impl FnMut(&S) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let handle = self.readability.handle();
+        spend_patience(handle).await;
         loop {
             match attempt(&self.std) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => return result,
             }
-            let descriptor = self.std.as_fd().as_raw_fd();
-            let op = match interest {
-                Interest::Readable => Op::WaitReadable { descriptor, repeat: false },
-                Interest::Writable => Op::WaitWritable { descriptor, repeat: false },
-            };
-            finished(Operation::submit(&self.handle, op).await)?;
+            // Seldom, other than reading: no standing interest.
+            let op = Op::WaitWritable { descriptor: self.std.as_fd().as_raw_fd(), repeat: false };
+            finished(Operation::submit(handle, op).await)?;
         }
     }
 }

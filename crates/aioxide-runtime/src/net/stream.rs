@@ -52,7 +52,14 @@ where
     /// Reads what is there, at most `buffer` full, at least one byte; zero means that the peer has
     /// ended its direction. Nothing is lost if the future is dropped.
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.when_readable(|mut socket| socket.read(buffer)).await
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.socket.when_readable(|mut socket| socket.read(buffer)).await?;
+        if 0 < count && count < buffer.len() {
+            self.socket.note_drained();
+        }
+        Ok(count)
     }
 
     /// Fills `buffer`, or fails with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). What was read

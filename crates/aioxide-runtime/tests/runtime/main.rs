@@ -7,3 +7,4 @@ mod operations;
 mod support;
 mod tasks;
 mod time;
+mod watch;

@@ -171,8 +171,12 @@ where
 
     /// Waits for bytes of the peer, and sends meanwhile what the session has to say.
     async fn receive(&self) -> io::Result<()> {
-        let receiving =
-            self.stream.socket.when_readable(|socket| self.session.borrow_mut().received.fill(socket));
+        let receiving = self.stream.socket.when_readable(|socket| {
+            if self.session.borrow_mut().received.fill(socket)? {
+                self.stream.socket.note_drained();
+            }
+            Ok(())
+        });
         if !self.session.borrow().connection.wants_write() {
             return receiving.await;
         }
@@ -273,18 +277,18 @@ impl Session {
 }
 
 impl Received {
-    /// Reads from the socket once, unless something is left of what was read before.
-    fn fill<S>(&mut self, mut socket: &S) -> io::Result<()>
+    /// Reads from the socket once, unless something is left of what was read before. Whether that was all it had.
+    fn fill<S>(&mut self, mut socket: &S) -> io::Result<bool>
     where
         for<'socket> &'socket S: Read,
     {
         if self.start < self.end {
-            return Ok(());
+            return Ok(false);
         }
         let count = socket.read(&mut self.bytes)?;
         (self.start, self.end) = (0, count);
         self.is_at_end = count == 0;
-        Ok(())
+        Ok(0 < count && count < self.bytes.len())
     }
 }
 

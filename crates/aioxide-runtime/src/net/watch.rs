@@ -1,0 +1,158 @@
+//! A standing interest in readability: a socket that is read again and again asks the driver once.
+//!
+//! The driver repeats its report for as long as the socket stays readable (clause 9 of its contract). So whoever
+//! has read everything need not try once more to be told that nothing is left: what comes later is reported.
+//!
+//! | slot              | a report comes                       | the socket was read to its end | the watch is dropped |
+//! |-------------------|--------------------------------------|--------------------------------|----------------------|
+//! | Watching, unready | ready, wakes                         | nothing                        | the op is cancelled  |
+//! | Watching, ready   | Abandoned, op is cancelled           | unready                        | the op is cancelled  |
+//! | none or Abandoned | (outcome dropped)                    | nothing                        | nothing              |
+//!
+//! # Invariants
+//! - While the slot is Watching and unready, a report comes once there is something to read; else nobody knows.
+//! - A socket that nobody reads costs two reports: the second one ends the op, until somebody waits again.
+//! - The op is cancelled before the descriptor is closed: a watch is dropped before its socket.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::RawFd;
+use std::task::{Context, Poll, Waker};
+
+use aioxide_driver::{Op, Submitted};
+
+use crate::handle::Handle;
+use crate::operation::{Operation, Slot, finished};
+use crate::slots::SlotKey;
+
+/// See the module's docs.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    handle: Handle,
+    key: Cell<Option<SlotKey>>,
+    /// Whether somebody waits for the report.
+    is_claimed: Cell<bool>,
+}
+
+impl Watch {
+    /// One that has not begun: nothing is known of the socket.
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle, key: Cell::new(None), is_claimed: Cell::new(false) }
+    }
+
+    /// The runtime that watches.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Whether there is something to read, as far as anybody knows.
+    pub(crate) fn may_be_ready(&self) -> bool {
+        self.with_slot(|slot| if let Slot::Watching { is_ready, .. } = slot { *is_ready } else { true })
+            .unwrap_or(true)
+    }
+
+    /// Nothing is left to read.
+    pub(crate) fn note_drained(&self) {
+        self.with_slot(|slot| {
+            if let Slot::Watching { is_ready, .. } = slot {
+                *is_ready = false;
+            }
+        });
+    }
+
+    /// Waits until there is something to read.
+    pub(crate) async fn wait(&self, descriptor: RawFd) -> io::Result<()> {
+        if self.is_claimed.get() {
+            // Several tasks accept from one listener, say: the others ask for themselves.
+            let op = Op::WaitReadable { descriptor, repeat: false };
+            return finished(Operation::submit(&self.handle, op).await);
+        }
+        let _claim = Claim::new(self);
+        poll_fn(|context| self.poll(descriptor, context)).await
+    }
+
+    fn poll(&self, descriptor: RawFd, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        enum Seen {
+            Ready,
+            Waiting(Option<Waker>),
+            Over,
+            Nothing,
+        }
+        let seen = self.with_slot(|slot| match slot {
+            Slot::Watching { is_ready: true, .. } => Seen::Ready,
+            Slot::Watching { waker: Some(known), .. } if known.will_wake(context.waker()) => {
+                Seen::Waiting(None)
+            }
+            Slot::Watching { waker, .. } => Seen::Waiting(waker.replace(context.waker().clone())),
+            Slot::Finished(_) => Seen::Over,
+            Slot::Waiting(_) | Slot::Abandoned => Seen::Nothing,
+        });
+        match seen {
+            Some(Seen::Ready) => Poll::Ready(Ok(())),
+            Some(Seen::Waiting(previous)) => {
+                drop(previous);
+                Poll::Pending
+            }
+            Some(Seen::Over) => Poll::Ready(self.take_outcome()),
+            Some(Seen::Nothing) | None => self.begin(descriptor, context),
+        }
+    }
+
+    fn begin(&self, descriptor: RawFd, context: &Context<'_>) -> Poll<io::Result<()>> {
+        let slot = Slot::Watching { waker: Some(context.waker().clone()), is_ready: false };
+        let key = self.handle.operations.borrow_mut().insert(slot);
+        match self.handle.submit(Op::WaitReadable { descriptor, repeat: true }, key.token()) {
+            Submitted::Pending => {
+                self.key.set(Some(key));
+                Poll::Pending
+            }
+            Submitted::Done(outcome) => {
+                let slot = self.handle.operations.borrow_mut().remove(key);
+                drop(slot);
+                Poll::Ready(finished(outcome))
+            }
+        }
+    }
+
+    /// How the op ended by itself: it failed, or its runtime has ended.
+    fn take_outcome(&self) -> io::Result<()> {
+        let Some(key) = self.key.take() else { return Ok(()) };
+        let slot = self.handle.operations.borrow_mut().remove(key);
+        if let Some(Slot::Finished(outcome)) = slot { finished(outcome) } else { Ok(()) }
+    }
+
+    /// Look at the slot, if there still is one; `visit` calls and drops nothing foreign.
+    fn with_slot<R>(&self, visit: impl FnOnce(&mut Slot) -> R) -> Option<R> {
+        let key = self.key.get()?;
+        self.handle.operations.borrow_mut().get_mut(key).map(visit)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.get() {
+            crate::operation::abandon(&self.handle, key);
+        }
+    }
+}
+
+/// Who waits for the report; a waiter that is dropped is not woken.
+struct Claim<'watch>(&'watch Watch);
+
+impl<'watch> Claim<'watch> {
+    fn new(watch: &'watch Watch) -> Self {
+        watch.is_claimed.set(true);
+        Self(watch)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.is_claimed.set(false);
+        let waker = self
+            .0
+            .with_slot(|slot| if let Slot::Watching { waker, .. } = slot { waker.take() } else { None });
+        drop(waker);
+    }
+}
