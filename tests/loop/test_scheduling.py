@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import socket
 import sys
@@ -439,20 +440,77 @@ async def test_the_handle_of_a_report_stays_what_it_was(loop, reported, method):
     reported.clear()
 
 
-async def test_a_cancelled_handle_is_not_used_for_another_callback(loop):
-    """Though the loop is the last to have it."""
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later"])
+async def test_what_comes_after_a_cancelled_handle_is_not_cancelled(loop, method):
+    """Nor has it anything else of it, whoever was the last to have it."""
+    schedule = functools.partial(loop.call_later, 0) if method == "call_later" else getattr(loop, method)
     ran: list[str] = []
 
     def cancel_next() -> None:
         handles.pop().cancel()
 
     loop.call_soon(cancel_next)
-    handles = [loop.call_soon(ran.append, "cancelled")]
+    handles = [schedule(ran.append, "cancelled by a callback")]
+    schedule(ran.append, "cancelled at once").cancel()
     await asyncio.sleep(0)
-    others = [loop.call_soon(ran.append, str(number)) for number in range(3)]
+    others = [schedule(ran.append, str(number)) for number in range(5)]
     assert not any(handle.cancelled() for handle in others)
+    assert [handle._args for handle in others] == [(str(number),) for number in range(5)]
+    await asyncio.sleep(0.001)
+    assert ran == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_timer_that_comes_after_another_has_its_own_time(loop):
+    loop.call_at(10**9, int).cancel()
+    timer = loop.call_at(loop.time() + 60.5, int)
+    assert isinstance(timer.when(), float)
+    assert timer in loop._scheduled
+    assert timer._scheduled
+    timer.cancel()
+    del timer
+    again = loop.call_at(10**9, int)
+    assert again.when() == 10**9
+    assert isinstance(again.when(), int)
+    assert again._scheduled
+    again.cancel()
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_later"])
+async def test_a_handle_that_somebody_knows_stays_cancelled(loop, method):
+    """By a weak reference, too."""
+    schedule = functools.partial(loop.call_later, 60) if method == "call_later" else loop.call_soon
+    cancelled = schedule(int)
+    cancelled.cancel()
+    known = weakref.ref(cancelled)
+    others = [schedule(int) for _ in range(5)]
+    assert cancelled.cancelled()
+    assert known() is cancelled
+    del cancelled
     await asyncio.sleep(0)
-    assert ran == ["0", "1", "2"]
+    gc.collect()
+    assert known() is None
+    more = [schedule(int) for _ in range(5)]
+    assert known() is None
+    for handle in others + more:
+        handle.cancel()
+
+
+def test_a_loop_that_ran_is_not_held_by_its_handles(loop_factory):
+    loop = loop_factory()
+
+    async def schedule(loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(10):
+            loop.call_soon(int)
+            loop.call_soon_threadsafe(int)
+            loop.call_later(60, int).cancel()
+        await asyncio.sleep(0.001)
+
+    loop.run_until_complete(schedule(loop))
+    gone = weakref.ref(loop)
+    loop.close()
+    del loop
+    gc.collect()
+    assert gone() is None
 
 
 def test_cycles_through_a_handle_are_collected(loop):

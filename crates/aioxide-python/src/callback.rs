@@ -88,7 +88,7 @@ impl Callback {
         match self {
             Self::Handle(handle) => handle::run(handle, event_loop),
             Self::ThreadsafeHandle(handle) => ThreadsafeHandle::run(handle, event_loop),
-            Self::Timer(handle) => TimerHandle::run(handle.bind(py), event_loop),
+            Self::Timer(handle) => TimerHandle::run(handle, event_loop),
             Self::SetTimer(handle) => {
                 EventLoop::schedule_timer(event_loop, handle);
                 Ok(())

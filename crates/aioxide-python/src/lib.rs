@@ -67,7 +67,9 @@ mod _rust {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("_awaitable_capsule", extension::capsule(module.py())?)?;
         reuse::install::<Awaitable>(module.py());
-        free_list::install::<TimerHandle>(module.py());
+        reuse::install::<Handle>(module.py());
+        reuse::install::<TimerHandle>(module.py());
+        reuse::install::<ThreadsafeHandle>(module.py());
         free_list::install::<Waiter>(module.py());
         let hooks = PyDict::new(module.py());
         hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;

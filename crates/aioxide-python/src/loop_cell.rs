@@ -83,6 +83,11 @@ impl<T> LoopCell<T> {
         self.owner.load(Ordering::Relaxed) == this_thread() && !self.is_forked()
     }
 
+    /// Whether any thread runs the loop.
+    pub fn has_owner(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) != NOBODY && !self.is_forked()
+    }
+
     /// Whether some other thread runs the loop.
     pub fn is_foreign(&self) -> bool {
         let owner = self.owner.load(Ordering::Relaxed);

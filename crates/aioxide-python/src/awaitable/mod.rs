@@ -18,6 +18,7 @@ pub mod trial;
 pub mod waiter;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use pyo3::exceptions::{
     PyRuntimeError, PyRuntimeWarning, PyStopIteration, PySystemError, PyTypeError, PyValueError,
@@ -25,7 +26,7 @@ use pyo3::exceptions::{
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyTraceback, PyType};
-use pyo3::{Borrowed, PyTraverseError};
+use pyo3::{Borrowed, PyTraverseError, ffi};
 
 use self::future::RustFuture;
 use crate::clients::redis::call::Call;
@@ -36,7 +37,7 @@ use crate::ffi::collector;
 use crate::ffi::gil_cell::GilCell;
 pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
-use crate::ffi::reuse::{self, Kept, Reused};
+use crate::ffi::reuse::{Kept, Reused};
 use crate::streams::operation::Operation;
 
 /// The closed list of what can be awaited.
@@ -128,8 +129,8 @@ impl Awaitable {
     /// As [`Awaitable::new`], for work that is made in the place that it will have; `make` calls no Python.
     #[inline(always)]
     pub fn of_made(py: Python<'_>, name: &'static str, make: impl FnOnce() -> Work) -> PyResult<Py<Self>> {
-        let awaitable = match reuse::take::<Self>(py) {
-            Some(kept) => kept,
+        let awaitable = match KEPT.take(py) {
+            Some(kept) => kept.into_bound(py),
             None => {
                 let head = Head { phase: Phase::Finished, name };
                 Bound::new(py, Self { head: GilCell::new(head), work: GilCell::new(None) })?
@@ -228,10 +229,17 @@ fn without_stop_iteration(py: Python<'_>, error: PyErr) -> PyErr {
     wrapped
 }
 
+/// Those that are over.
+static KEPT: Kept<Awaitable> = Kept::new();
+
 impl Reused for Awaitable {
-    fn kept() -> &'static Kept {
-        static KEPT: Kept = Kept::new();
-        &KEPT
+    fn kept(&self) -> Option<&Kept<Self>> {
+        Some(&KEPT)
+    }
+
+    fn deallocator() -> &'static OnceLock<ffi::destructor> {
+        static DEALLOCATOR: OnceLock<ffi::destructor> = OnceLock::new();
+        &DEALLOCATOR
     }
 
     fn is_over(&self, py: Python<'_>) -> bool {

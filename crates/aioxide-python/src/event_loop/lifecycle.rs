@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyType};
 use super::clock::is_replaced_in;
 use super::{Core, EventLoop};
 use crate::error::{os_error, warn};
-use crate::handle::{Spares, live_handles};
+use crate::handle::{KeptHandles, live_handles};
 use crate::loop_cell::LoopCell;
 use crate::tasks::future::live_futures;
 use crate::tasks::task::live_tasks;
@@ -49,8 +49,7 @@ pub fn open(class: &Bound<'_, PyType>, driver: Option<&str>) -> PyResult<EventLo
         completion_based: backend == Backend::Uring,
         transports: Mutex::default(),
         closed: AtomicBool::new(false),
-        spare_handles: Spares::default(),
-        spare_threadsafe_handles: Spares::default(),
+        kept_handles: KeptHandles::new(),
         stopping: AtomicBool::new(false),
         debug: AtomicBool::new(false),
         slow_callback_duration: AtomicU64::new(SLOW_CALLBACK_DURATION.to_bits()),

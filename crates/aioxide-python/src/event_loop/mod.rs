@@ -50,7 +50,7 @@ use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
-use crate::handle::{Handle, Spares, ThreadsafeHandle, TimerHandle, ends_the_loop};
+use crate::handle::{Handle, KeptHandles, TimerHandle, ends_the_loop};
 use crate::loop_cell::{LoopCell, Refused, ThreadBound};
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::{Kind, StreamTransport};
@@ -85,9 +85,7 @@ pub struct EventLoop {
     /// The factory is our own: tasks and futures are native.
     has_native_tasks: AtomicBool,
     /// Handles to use again.
-    pub spare_handles: Spares<Handle>,
-    /// The same of `call_soon_threadsafe`.
-    pub spare_threadsafe_handles: Spares<ThreadsafeHandle>,
+    pub kept_handles: KeptHandles,
 }
 
 impl EventLoop {
@@ -295,7 +293,7 @@ impl EventLoop {
 
     /// Return whether the event loop is running.
     pub fn is_running(&self) -> bool {
-        self.core.is_owner() || self.core.is_foreign()
+        self.core.has_owner()
     }
 
     /// Return whether the event loop was closed.

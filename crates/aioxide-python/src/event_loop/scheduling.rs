@@ -324,7 +324,7 @@ impl EventLoop {
     /// Enter a timer into the heap. It is forgotten silently where the loop was closed meanwhile.
     pub fn schedule_timer(event_loop: &Bound<'_, Self>, handle: Py<TimerHandle>) {
         let py = event_loop.py();
-        let deadline = deadline_of(handle.get().due());
+        let deadline = deadline_of(handle.get().due(py));
         let entry = handle.clone_ref(py);
         let key = event_loop.get().with_core(|core| core.timers.insert(deadline, entry));
         if let Ok(key) = key {

@@ -95,8 +95,7 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let settled = turns.settle();
     this.stopping.store(false, Ordering::Relaxed);
     drop(turns);
-    this.spare_handles.clear(py);
-    this.spare_threadsafe_handles.clear(py);
+    this.kept_handles.clear(py);
     result.and(flushed).and(settled)
 }
 

@@ -39,9 +39,12 @@ pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
 /// Whether anybody besides the caller holds the object, or can come to it by a weak reference.
 #[inline]
 pub fn is_known<T: PyClass>(object: &Bound<'_, T>) -> bool {
-    if is_shared(object) {
-        return true;
-    }
+    is_shared(object) || has_weak_references(object)
+}
+
+/// Whether anybody can come to the object by a weak reference.
+#[inline]
+pub fn has_weak_references<T: PyClass>(object: &Bound<'_, T>) -> bool {
     // SAFETY: the object is alive.
     let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
     // SAFETY: a live object has a live type.

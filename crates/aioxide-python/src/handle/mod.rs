@@ -8,26 +8,26 @@
 mod methods;
 mod record;
 mod running;
-mod spares;
 mod threadsafe;
 mod timer;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 use pyo3::pyclass::boolean_struct::True;
-use pyo3::{Borrowed, PyClass, PyTraverseError};
+use pyo3::{Borrowed, PyClass, PyTraverseError, ffi};
 
 pub use self::record::live_handles;
 use self::record::{Origins, Record};
 pub use self::running::{ends_the_loop, run, run_without_handle};
-pub use self::spares::Spares;
 pub use self::threadsafe::ThreadsafeHandle;
 pub use self::timer::TimerHandle;
 use crate::event_loop::EventLoop;
 use crate::ffi::collector::new_hidden;
 use crate::ffi::gil_cell::GilCell;
+use crate::ffi::reuse::{Kept, Reused};
 
 /// What every handle is made of.
 pub struct Common {
@@ -54,24 +54,65 @@ impl Common {
 }
 
 /// A class of handles.
-pub trait Scheduled: PyClass<Frozen = True> + Sync {
-    /// What it has in common with the others.
-    fn common(&self) -> &Common;
-}
-
-/// A class of handles of which those that nobody has are used again.
-pub trait Spared: Scheduled + Into<pyo3::PyClassInitializer<Self>> {
+pub trait Scheduled: PyClass<Frozen = True> + Sync + Into<pyo3::PyClassInitializer<Self>> {
     /// Make one with nothing to call.
     fn empty(common: Common) -> Self;
 
-    /// Those of a loop that are kept.
-    fn spares(event_loop: &EventLoop) -> &Spares<Self>;
+    /// What it has in common with the others.
+    fn common(&self) -> &Common;
+
+    /// Its place among those that are kept.
+    fn kept_by(kept: &KeptHandles) -> &Kept<Self>;
+
+    /// See [`Reused`].
+    fn deallocator() -> &'static OnceLock<ffi::destructor>;
+}
+
+/// Handles of one loop to use again, those of each class by themselves. There are some only while the loop runs: they hold
+/// it.
+pub struct KeptHandles {
+    handles: Kept<Handle>,
+    timers: Kept<TimerHandle>,
+    threadsafe: Kept<ThreadsafeHandle>,
+}
+
+impl KeptHandles {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self { handles: Kept::new(), timers: Kept::new(), threadsafe: Kept::new() }
+    }
+
+    /// Let go of all.
+    pub fn clear(&self, py: Python<'_>) {
+        self.handles.clear(py);
+        self.timers.clear(py);
+        self.threadsafe.clear(py);
+    }
+}
+
+impl<T: Scheduled> Reused for T {
+    fn kept(&self) -> Option<&Kept<Self>> {
+        let event_loop = self.common().event_loop.get();
+        event_loop.is_running().then(|| T::kept_by(&event_loop.kept_handles))
+    }
+
+    fn is_over(&self, py: Python<'_>) -> bool {
+        self.common().record.borrow(py).is_empty()
+    }
+
+    fn note_kept(&self, is_kept: bool) {
+        if is_kept { Record::count_no_more() } else { Record::count_again() }
+    }
+
+    fn deallocator() -> &'static OnceLock<ffi::destructor> {
+        <T as Scheduled>::deallocator()
+    }
 }
 
 /// Make a handle for `callback(*arguments)` in `context`, or in one with the variables of this moment. The garbage
 /// collector does not see it: it is meant for a queue.
 #[inline]
-pub fn make<T: Spared>(
+pub fn make<T: Scheduled>(
     event_loop: &Bound<'_, EventLoop>,
     callback: Borrowed<'_, '_, PyAny>,
     arguments: &[Borrowed<'_, '_, PyAny>],
@@ -79,9 +120,11 @@ pub fn make<T: Spared>(
 ) -> PyResult<Py<T>> {
     let py = event_loop.py();
     let origins = Origins::new(event_loop, context)?;
-    let spare = T::spares(event_loop.get()).take(py);
-    let handle = match spare {
-        Some(handle) => handle,
+    let handle = match T::kept_by(&event_loop.get().kept_handles).take(py) {
+        Some(handle) => {
+            handle.get().common().cancelled.store(false, Relaxed);
+            handle
+        }
         None => new_hidden(py, T::empty(Common::new(event_loop)))?,
     };
     handle.get().common().record.borrow_mut(py).fill(callback, arguments, origins);
@@ -95,18 +138,21 @@ pub struct Handle {
 }
 
 impl Scheduled for Handle {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
-
-impl Spared for Handle {
     fn empty(common: Common) -> Self {
         Self { common }
     }
 
-    fn spares(event_loop: &EventLoop) -> &Spares<Self> {
-        &event_loop.spare_handles
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn kept_by(kept: &KeptHandles) -> &Kept<Self> {
+        &kept.handles
+    }
+
+    fn deallocator() -> &'static OnceLock<ffi::destructor> {
+        static DEALLOCATOR: OnceLock<ffi::destructor> = OnceLock::new();
+        &DEALLOCATOR
     }
 }
 

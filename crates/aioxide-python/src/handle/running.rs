@@ -1,17 +1,15 @@
 //! Running what a handle has to call (asyncio's `Handle._run`).
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::record::{Arguments, Record};
-use super::{Handle, Scheduled, Spared, make};
+use super::{Handle, Scheduled, make};
 use crate::event_loop::EventLoop;
 use crate::ffi::gil_cell::GilCell;
-use crate::ffi::{call, collector, context};
+use crate::ffi::{call, collector, context, reuse};
 
 /// Whether an exception must leave the loop instead of being reported.
 pub fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
@@ -19,29 +17,20 @@ pub fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// Run the callback of a handle that left its queue, unless it was cancelled. The handle is used again where nobody has
-/// it.
+/// it: see [`reuse`](crate::ffi::reuse).
 #[inline]
-pub fn run<T: Spared>(handle: Py<T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+pub fn run<T: Scheduled>(handle: Py<T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
     let bound = handle.bind(py);
-    if collector::is_known(bound) {
-        return run_known(bound, event_loop);
-    }
-    run_sole(bound, event_loop)?;
-    let common = bound.get().common();
-    // After an exception somebody may know it.
-    let is_spare =
-        !common.cancelled.load(Relaxed) && common.record.borrow(py).is_empty() && !collector::is_known(bound);
-    let surplus = if is_spare { T::spares(event_loop.get()).keep(py, handle).err() } else { Some(handle) };
-    if let Some(handle) = surplus {
-        call::release(py, handle);
-    }
-    Ok(())
+    let ran =
+        if collector::is_known(bound) { run_known(bound, event_loop) } else { run_sole(bound, event_loop) };
+    reuse::release(py, handle);
+    ran
 }
 
 /// Run the callback of a handle that nobody but the caller knows.
 #[inline]
-pub fn run_sole<T: Scheduled>(handle: &Bound<'_, T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn run_sole<T: Scheduled>(handle: &Bound<'_, T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = handle.py();
     let record = &handle.get().common().record;
     match Record::call_alone(record, py) {

@@ -6,14 +6,17 @@
 //! # Invariant
 //! The lock is there while the callback runs, held by the thread that runs it, and at no other time.
 
-use pyo3::intern;
+use std::sync::OnceLock;
+
 use pyo3::prelude::*;
+use pyo3::{ffi, intern};
 
 use super::running::{run, run_known};
-use super::{Common, Scheduled, Spared, Spares, methods};
+use super::{Common, KeptHandles, Scheduled, methods};
 use crate::event_loop::EventLoop;
 use crate::ffi::collector;
 use crate::ffi::gil_cell::GilCell;
+use crate::ffi::reuse::Kept;
 use crate::imports::imports;
 
 /// A callback that another thread may have handed in.
@@ -25,18 +28,21 @@ pub struct ThreadsafeHandle {
 }
 
 impl Scheduled for ThreadsafeHandle {
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
-
-impl Spared for ThreadsafeHandle {
     fn empty(common: Common) -> Self {
         Self { common, lock: GilCell::new(None) }
     }
 
-    fn spares(event_loop: &EventLoop) -> &Spares<Self> {
-        &event_loop.spare_threadsafe_handles
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn kept_by(kept: &KeptHandles) -> &Kept<Self> {
+        &kept.threadsafe
+    }
+
+    fn deallocator() -> &'static OnceLock<ffi::destructor> {
+        static DEALLOCATOR: OnceLock<ffi::destructor> = OnceLock::new();
+        &DEALLOCATOR
     }
 }
 

@@ -1,31 +1,36 @@
 //! The handle of a callback that waits for its time.
 
 use std::cmp::Ordering;
+use std::sync::OnceLock;
 
 use aioxide_runtime::TimerKey;
 use pyo3::prelude::*;
 use pyo3::pyclass::CompareOp;
 use pyo3::types::PyInt;
-use pyo3::{Borrowed, IntoPyObjectExt};
+use pyo3::{Borrowed, IntoPyObjectExt, ffi};
 
-use super::record::Origins;
-use super::running::{run_known, run_sole};
-use super::{Common, Scheduled, methods};
+use super::running::run;
+use super::{Common, KeptHandles, Scheduled, make, methods};
 use crate::event_loop::EventLoop;
-use crate::ffi::collector;
-use crate::ffi::collector::new_hidden;
-use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
+use crate::ffi::reuse::Kept;
 
 /// A callback that waits for its time.
 #[pyclass(module = "aioxide", weakref, frozen)]
 pub struct TimerHandle {
     common: Common,
+    time: GilCell<Time>,
+}
+
+/// When it is due.
+#[derive(Default)]
+struct Time {
+    /// In seconds of the loop's clock.
     when: f64,
     /// The same as the program gave it, where that was an `int`.
     given: Option<Py<PyInt>>,
     /// Its place in the loop's heap while it waits there.
-    key: GilCell<Option<TimerKey>>,
+    key: Option<TimerKey>,
 }
 
 impl TimerHandle {
@@ -39,40 +44,48 @@ impl TimerHandle {
         context: Option<Borrowed<'_, '_, PyAny>>,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
-        let origins = Origins::new(event_loop, context)?;
-        let common = Common::new(event_loop);
-        let handle = new_hidden(py, Self { common, when, given, key: GilCell::new(None) })?;
-        handle.get().common.record.borrow_mut(py).fill(callback, arguments, origins);
+        let handle = make::<Self>(event_loop, callback, arguments, context)?;
+        let previous = handle.get().time.with(py, |time| {
+            (time.when, time.key) = (when, None);
+            std::mem::replace(&mut time.given, given)
+        });
+        drop(previous);
         Ok(handle)
     }
 
     /// Remember the place in the heap.
     pub fn set_key(&self, py: Python<'_>, key: TimerKey) {
-        *self.key.borrow_mut(py) = Some(key);
+        self.time.borrow_mut(py).key = Some(key);
     }
 
     /// The time at which it is due, in seconds of the loop's clock.
-    pub fn due(&self) -> f64 {
-        self.when
+    pub fn due(&self, py: Python<'_>) -> f64 {
+        self.time.borrow(py).when
     }
 
     /// Run the callback unless it was cancelled.
-    pub fn run(slf: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        *slf.get().key.borrow_mut(slf.py()) = None;
-        if collector::is_known(slf) { run_known(slf, event_loop) } else { run_sole(slf, event_loop) }
+    pub fn run(slf: Py<Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        slf.get().time.borrow_mut(event_loop.py()).key = None;
+        run(slf, event_loop)
     }
 }
 
 impl Scheduled for TimerHandle {
+    fn empty(common: Common) -> Self {
+        Self { common, time: GilCell::default() }
+    }
+
     fn common(&self) -> &Common {
         &self.common
     }
-}
 
-impl Recycled for TimerHandle {
-    fn free_list() -> &'static FreeList {
-        static LIST: FreeList = FreeList::new();
-        &LIST
+    fn kept_by(kept: &KeptHandles) -> &Kept<Self> {
+        &kept.timers
+    }
+
+    fn deallocator() -> &'static OnceLock<ffi::destructor> {
+        static DEALLOCATOR: OnceLock<ffi::destructor> = OnceLock::new();
+        &DEALLOCATOR
     }
 }
 
@@ -84,9 +97,10 @@ handle_methods!(TimerHandle, timer_handle, [
 
     /// Return the time at which the callback is due, in seconds of the loop's clock.
     fn when(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match &self.given {
+        let time = self.time.borrow(py);
+        match &time.given {
             Some(given) => Ok(given.clone_ref(py).into_any()),
-            None => self.when.into_py_any(py),
+            None => time.when.into_py_any(py),
         }
     }
 
@@ -94,7 +108,7 @@ handle_methods!(TimerHandle, timer_handle, [
     fn __richcmp__(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>, operator: CompareOp) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let Ok(other) = other.cast::<Self>() else { return Ok(py.NotImplemented()) };
-        let order = slf.get().when.partial_cmp(&other.get().when);
+        let order = slf.get().due(py).partial_cmp(&other.get().due(py));
         let answer = match order {
             Some(Ordering::Equal) => {
                 let content = |handle: &Bound<'_, Self>| {
@@ -116,8 +130,8 @@ handle_methods!(TimerHandle, timer_handle, [
         Ok(answer.into_pyobject(py)?.to_owned().into_any().unbind())
     }
 
-    fn __hash__(&self) -> u64 {
-        self.when.to_bits()
+    fn __hash__(&self, py: Python<'_>) -> u64 {
+        self.due(py).to_bits()
     }
 
     #[getter]
@@ -127,13 +141,13 @@ handle_methods!(TimerHandle, timer_handle, [
 
     #[getter]
     fn _scheduled(&self, py: Python<'_>) -> bool {
-        self.key.borrow(py).is_some()
+        self.time.borrow(py).key.is_some()
     }
 
     /// Cancel the callback and leave the loop's heap.
     fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
-        let key = this.key.borrow_mut(slf.py()).take();
+        let key = this.time.borrow_mut(slf.py()).key.take();
         // From another thread the entry stays in the heap until it is due, and is skipped then.
         if let Some(key) = key {
             drop(this.common.event_loop.get().with_core(|core| core.timers.cancel(key)));
