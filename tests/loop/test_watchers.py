@@ -42,6 +42,36 @@ async def test_a_reader_is_called_while_there_is_something_to_read(loop, pair):
     assert loop.remove_reader(first) is False
 
 
+async def test_what_is_sent_reaches_a_reader_within_a_few_turns(loop, pair):
+    """Programs count on that which give way with sleep(0): the loop always has something to run then."""
+    first, second = pair
+    received: list[bytes] = []
+    loop.add_reader(first, lambda: received.append(first.recv(10)))
+    await asyncio.sleep(0.001)
+    turns = []
+    for number in range(6):
+        second.send(b"%d" % number)
+        turns.append(0)
+        while len(received) <= number and turns[-1] < 100:
+            await asyncio.sleep(0)
+            turns[-1] += 1
+    assert max(turns) <= 5, turns
+    loop.remove_reader(first)
+
+
+async def test_the_port_of_a_socket_that_was_watched_can_be_taken_at_once(loop):
+    """Also where the kernel itself watches, and has to be told that nobody wants to know any more."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = listening.getsockname()
+        loop.add_reader(listening, int)
+        await asyncio.sleep(0.001)
+        loop.remove_reader(listening)
+    with socket.socket() as again:
+        again.bind(address)
+
+
 async def test_a_writer_is_called_while_there_is_room(loop, pair):
     first, _ = pair
     calls: list[tuple] = []

@@ -117,10 +117,11 @@ impl Uring {
             }
             Stage::Submitted | Stage::Restarting => {
                 operation.stage = Stage::Cancelling;
-                let is_accept = matches!(operation.op, Op::Accept { .. });
-                self.cancels.push(key);
-                if is_accept {
-                    self.release_listener();
+                let may_bind = matches!(operation.op, Op::Accept { .. } | Op::WaitReadable { .. });
+                if may_bind {
+                    self.release(key);
+                } else {
+                    self.cancels.push(key);
                 }
             }
             Stage::Cancelling => {}
@@ -161,9 +162,16 @@ impl Uring {
         self.has_new || !self.cancels.is_empty()
     }
 
-    /// Whether `wait` would find something: completions in memory, or work that only waits for us.
-    pub(crate) fn is_ready(&self) -> bool {
-        !self.early.is_empty() || self.ring.is_ready()
+    /// Whether `wait` would find something: completions in memory, or work that only waits for us. Of what goes on but is
+    /// not with the kernel only the kernel knows.
+    pub(crate) fn is_ready(&self) -> Option<bool> {
+        if !self.early.is_empty() || self.ring.is_ready() {
+            Some(true)
+        } else if self.queue.is_empty() {
+            Some(false)
+        } else {
+            None
+        }
     }
 
     pub(crate) fn waker(&self) -> Waker {
@@ -285,18 +293,16 @@ impl Uring {
         received
     }
 
-    /// Lets the kernel forget a cancelled listener now. Its port would stay taken until the next
-    /// wait, also when the descriptor is closed, and a server may well be restarted before that.
-    fn release_listener(&mut self) {
-        let cancelled = self.cancels.pop();
-        let Some(key) = cancelled else { return };
-        let result = self.ring.push(&entry::cancel(key)).and_then(|()| self.ring.look());
-        // On another thread than the ring's (EEXIST), or out of memory, the entry waits in the
-        // submission queue for the next wait; the kernel finds operations by key, never by number.
-        drop(result);
-        let mut completions = std::mem::take(&mut self.early);
-        self.collect(&mut completions, usize::MAX);
-        self.early = completions;
+    /// Lets the kernel let go of a socket now. Its port would stay taken until the next wait, also when the descriptor is
+    /// closed, and its peer would not see the end; a server may well be restarted before that.
+    fn release(&mut self, key: Key) {
+        if self.ring.push(&entry::cancel(key)).is_err() {
+            self.cancels.push(key);
+            return;
+        }
+        // On another thread than the ring's (EEXIST), or out of memory, the entry waits in the submission queue for the
+        // next wait; the kernel finds operations by key, never by number. What completes waits in the completion queue.
+        drop(self.ring.look());
     }
 
     /// The ring belongs to another thread, which no longer waits (clause 7). What it has not answered
@@ -320,6 +326,8 @@ impl Uring {
                 self.queue.push(key);
             }
         }
+        // The new ring knows none of them.
+        self.has_new = !self.queue.is_empty();
         for (key, token) in cancelled {
             drop(self.operations.remove(key, token));
             completions.push(Completion { token, outcome: Outcome::Cancelled, more: false });

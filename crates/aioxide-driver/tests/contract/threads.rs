@@ -31,6 +31,27 @@ on_every_backend! {
         assert_eq!(bytes, b"hello");
     }
 
+    /// The wait that moves only collects: the new ring has yet to see everything.
+    fn what_was_submitted_before_a_move_is_unsubmitted_after_it(mut harness: Harness) {
+        let (ours, mut peer) = tcp_pair();
+        let (other, _other_peer) = tcp_pair();
+        let (socket, watched) = (number(&ours), number(&other));
+        harness.start(1, Op::WaitReadable { descriptor: watched, repeat: true });
+        harness.collect();
+        let (_harness, ()) = elsewhere(harness, move |harness| {
+            harness.submit(2, Op::Send { socket, buffer: b"hello".to_vec(), start: 0 });
+            harness.turn();
+            // As a host that stops now.
+            if harness.driver.has_unsubmitted() {
+                harness.turn();
+            }
+        });
+        peer.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+        let mut bytes = [0; 5];
+        std::io::Read::read_exact(&mut peer, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+    }
+
     /// Every kind of op is in flight while the driver moves from one thread to the next, and each
     /// thread ends before the next one waits.
     fn ops_in_flight_survive_a_change_of_threads(harness: Harness) {

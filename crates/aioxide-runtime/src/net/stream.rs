@@ -50,7 +50,8 @@ where
     }
 
     /// Reads what is there, at most `buffer` full, at least one byte; zero means that the peer has
-    /// ended its direction. Nothing is lost if the future is dropped.
+    /// ended its direction. Nothing is lost if the future is dropped. After a read that brought less than
+    /// there was room for, the next one waits for the driver's word: polled only once, it may miss what is there.
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::task::{Context, Poll, Waker};
 
-use aioxide_driver::{Op, Submitted};
+use aioxide_driver::{Op, Outcome, Submitted};
 
 use crate::handle::Handle;
 use crate::operation::{Operation, Slot, finished};
@@ -69,10 +69,16 @@ impl Watch {
             return finished(Operation::submit(&self.handle, op).await);
         }
         let _claim = Claim::new(self);
-        poll_fn(|context| self.poll(descriptor, context)).await
+        let mut has_waited = false;
+        poll_fn(|context| {
+            let polled = self.poll(descriptor, has_waited, context);
+            has_waited = true;
+            polled
+        })
+        .await
     }
 
-    fn poll(&self, descriptor: RawFd, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(&self, descriptor: RawFd, has_waited: bool, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         enum Seen {
             Ready,
             Waiting(Option<Waker>),
@@ -94,7 +100,13 @@ impl Watch {
                 drop(previous);
                 Poll::Pending
             }
-            Some(Seen::Over) => Poll::Ready(self.take_outcome()),
+            Some(Seen::Over) => match self.take_outcome() {
+                // A shutdown while nobody waited concerns nobody.
+                Some(Outcome::Cancelled) if !has_waited => self.begin(descriptor, context),
+                outcome => Poll::Ready(outcome.map_or(Ok(()), finished)),
+            },
+            // Silenced while we were on our way: it was ready, twice. To begin anew would be to wait again.
+            Some(Seen::Nothing) | None if has_waited => Poll::Ready(Ok(())),
             Some(Seen::Nothing) | None => self.begin(descriptor, context),
         }
     }
@@ -116,10 +128,10 @@ impl Watch {
     }
 
     /// How the op ended by itself: it failed, or its runtime has ended.
-    fn take_outcome(&self) -> io::Result<()> {
-        let Some(key) = self.key.take() else { return Ok(()) };
+    fn take_outcome(&self) -> Option<Outcome> {
+        let key = self.key.take()?;
         let slot = self.handle.operations.borrow_mut().remove(key);
-        if let Some(Slot::Finished(outcome)) = slot { finished(outcome) } else { Ok(()) }
+        if let Some(Slot::Finished(outcome)) = slot { Some(outcome) } else { None }
     }
 
     /// Look at the slot, if there still is one; `visit` calls and drops nothing foreign.

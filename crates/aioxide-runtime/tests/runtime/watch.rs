@@ -1,7 +1,8 @@
 //! The standing interest of a socket: asked for once, taken back when nobody reads.
 
+use std::cell::Cell;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -9,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aioxide_driver::{Op, Outcome, Script, Token};
-use aioxide_runtime::net::{TcpListener, TcpStream, UnixStream};
-use aioxide_runtime::{Deadline, Runtime, join_all, spawn, timeout, yield_now};
+use aioxide_runtime::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
+use aioxide_runtime::{Deadline, Runtime, join_all, sleep, spawn, timeout, yield_now};
 
 use crate::support::{on_every_driver, simulated};
 
@@ -30,6 +31,11 @@ fn try_read(stream: &UnixStream, room: usize) -> Option<io::Result<Vec<u8>>> {
 fn write(stream: &UnixStream, bytes: &[u8]) {
     let written = pin!(stream.write_all(bytes)).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(written, Poll::Ready(Ok(()))));
+}
+
+/// Has the driver wait once, which tells the kernel of every interest again.
+async fn one_wait() {
+    sleep(Duration::from_millis(1)).await;
 }
 
 /// The only operation in flight, which has to be the standing interest.
@@ -210,7 +216,7 @@ fn a_backlog_that_nobody_reads_costs_no_turns() {
             assert!(unheard.is_err());
             far.write_all(b"unread").await?;
             let before = runtime.with_driver(|driver| driver.statistics().waits);
-            aioxide_runtime::sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(50)).await;
             let waits = runtime.with_driver(|driver| driver.statistics().waits) - before;
             let mut buffer = [0; 16];
             assert_eq!(near.read(&mut buffer).await?, 6);
@@ -218,5 +224,145 @@ fn a_backlog_that_nobody_reads_costs_no_turns() {
         });
         let waits = waits.unwrap().unwrap();
         assert!(waits < 10, "{waits} waits while nobody reads");
+    });
+}
+
+#[test]
+fn a_reader_is_not_starved_by_many_busy_tasks() {
+    on_every_driver(|runtime| {
+        let rounds = runtime.block_on(async {
+            let (near, far) = UnixStream::pair().unwrap();
+            let has_read = Rc::new(Cell::new(false));
+            let busy: Vec<_> = (0..300)
+                .map(|_| {
+                    let has_read = Rc::clone(&has_read);
+                    spawn(async move {
+                        let mut rounds = 0;
+                        while !has_read.get() && rounds < 3000 {
+                            rounds += 1;
+                            yield_now().await;
+                        }
+                        rounds
+                    })
+                })
+                .collect();
+            let flag = Rc::clone(&has_read);
+            let reader = spawn(async move {
+                let count = near.read(&mut [0; 16]).await;
+                flag.set(true);
+                count.unwrap()
+            });
+            for _ in 0..50 {
+                yield_now().await;
+            }
+            far.write_all(b"abc").await.unwrap();
+            let mut rounds = 0;
+            for task in busy {
+                rounds = rounds.max(task.await.unwrap());
+            }
+            reader.await.unwrap();
+            rounds
+        });
+        let rounds = rounds.unwrap();
+        assert!(rounds < 100, "the reader did not run for {rounds} rounds of the others");
+    });
+}
+
+#[test]
+fn a_dropped_listener_gives_its_port_back_at_once() {
+    on_every_driver(|runtime| {
+        let bound = runtime.block_on(async {
+            let listener = TcpListener::bind(ANY_PORT).unwrap();
+            let address = listener.local_address().unwrap();
+            let client = spawn(async move {
+                yield_now().await;
+                TcpStream::connect(address).await
+            });
+            let accepted = listener.accept().await.unwrap();
+            let client = client.await.unwrap().unwrap();
+            one_wait().await;
+            drop((accepted, client));
+            drop(listener);
+            TcpListener::bind(address).map(drop)
+        });
+        bound.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_dropped_udp_socket_gives_its_port_back_at_once() {
+    on_every_driver(|runtime| {
+        let bound = runtime.block_on(async {
+            let socket = UdpSocket::bind(ANY_PORT).unwrap();
+            let address = socket.local_address().unwrap();
+            let other = UdpSocket::bind(ANY_PORT).unwrap();
+            let sender = spawn(async move {
+                yield_now().await;
+                other.send_to(b"x", address).await
+            });
+            socket.receive(&mut [0; 4]).await.unwrap();
+            sender.await.unwrap().unwrap();
+            one_wait().await;
+            drop(socket);
+            UdpSocket::bind(address).map(drop)
+        });
+        bound.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_dropped_stream_is_closed_when_block_on_returns() {
+    on_every_driver(|runtime| {
+        let listener = std::net::TcpListener::bind(ANY_PORT).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut peer = runtime
+            .block_on(async {
+                let near = TcpStream::connect(address).await.unwrap();
+                let (peer, _) = listener.accept().unwrap();
+                let mut writer = peer.try_clone().unwrap();
+                let task = spawn(async move {
+                    yield_now().await;
+                    io::Write::write_all(&mut writer, b"x").unwrap();
+                });
+                near.read(&mut [0; 4]).await.unwrap();
+                task.await.unwrap();
+                one_wait().await;
+                drop(near);
+                peer
+            })
+            .unwrap();
+        peer.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let end = peer.read(&mut [0; 4]);
+        assert!(matches!(end, Ok(0)), "no end of the stream: {end:?}");
+    });
+}
+
+#[test]
+fn a_socket_that_nobody_waited_for_survives_a_shutdown() {
+    on_every_driver(|runtime| {
+        let (near, far) = runtime
+            .block_on(async {
+                let (near, far) = UnixStream::pair().unwrap();
+                assert!(timeout(Duration::from_millis(2), near.read(&mut [0; 4])).await.is_err());
+                (near, far)
+            })
+            .unwrap();
+        runtime.shutdown();
+        let mut completions = Vec::new();
+        runtime.with_driver(|driver| driver.wait(Some(Duration::ZERO), &mut completions)).unwrap();
+        runtime.collect(Deadline(0), &mut completions);
+        let result = runtime
+            .block_on(async {
+                let task = spawn(async move {
+                    yield_now().await;
+                    far.write_all(b"abcd").await.unwrap();
+                    far
+                });
+                let result = near.read(&mut [0; 4]).await;
+                drop(task.await);
+                result
+            })
+            .unwrap();
+        assert_eq!(result.unwrap(), 4);
     });
 }
