@@ -22,6 +22,7 @@ from typing import Any
 
 from ._datagrams import Datagrams
 from ._doors import Doors
+from ._executor import Executors
 from ._own_sockets import OwnSockets
 from ._resolver import Resolver
 from ._sendfile import SendFile
@@ -32,7 +33,7 @@ from ._unix import UnixSockets
 
 
 class EventLoop(  # type: ignore[misc]
-    Doors, Datagrams, Signals, SendFile, Tls, OwnSockets, UnixSockets, Subprocesses, Resolver
+    Doors, Datagrams, Signals, SendFile, Tls, OwnSockets, UnixSockets, Subprocesses, Resolver, Executors
 ):
     """An asyncio event loop that runs on Rust.
 

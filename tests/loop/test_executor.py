@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import gc
+import random
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -129,3 +133,128 @@ def test_a_function_that_finishes_after_close_is_harmless(loop):
     release.set()
     executor.shutdown()
     assert not future.done()
+
+
+async def test_the_default_executor_is_a_thread_pool_with_asyncios_names(loop):
+    name = await loop.run_in_executor(None, lambda: threading.current_thread().name)
+    assert name.startswith("asyncio_")
+    assert isinstance(loop._default_executor, concurrent.futures.ThreadPoolExecutor)
+    assert loop._default_executor.submit(int, "7").result() == 7
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (KeyError("key"), KeyError),
+        (TimeoutError("late"), TimeoutError),
+        (concurrent.futures.CancelledError("by whom"), asyncio.CancelledError),
+        (concurrent.futures.InvalidStateError("which"), asyncio.InvalidStateError),
+        (asyncio.CancelledError("of the function"), asyncio.CancelledError),
+    ],
+)
+async def test_exceptions_become_what_asyncio_makes_of_them(loop, raised, seen):
+    def fail():
+        raise raised
+
+    with pytest.raises(seen) as caught:
+        await loop.run_in_executor(None, fail)
+    assert caught.value.args == raised.args
+    assert type(caught.value) is seen
+
+
+async def test_no_cycle_is_left_of_a_call(loop):
+    """Neither of one that failed nor of one that returned something."""
+    gone: list[weakref.ref[Witness]] = []
+
+    class Witness(Exception):
+        """Tells when it goes."""
+
+        def __init__(self):
+            gone.append(weakref.ref(self))
+
+    def fail():
+        raise Witness
+
+    async def forget_both():
+        with contextlib.suppress(Witness):
+            await loop.run_in_executor(None, fail)
+        await loop.run_in_executor(None, Witness)
+
+    gc.disable()
+    try:
+        await asyncio.create_task(forget_both())
+        deadline = time.monotonic() + 5
+        while any(reference() is not None for reference in gone) and time.monotonic() < deadline:
+            # The thread lets go after it has told.
+            await asyncio.sleep(0.001)
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+async def test_a_call_that_was_cancelled_before_it_began_is_never_made(loop):
+    loop.set_default_executor(type(await default_executor(loop))())
+    executor = loop._default_executor
+    executor._max_workers = 1
+    release = threading.Event()
+    called: list[int] = []
+    first = loop.run_in_executor(None, release.wait, 10)
+    second = loop.run_in_executor(None, called.append, 2)
+    third = loop.run_in_executor(None, called.append, 3)
+    second.cancel()
+    await asyncio.sleep(0)
+    release.set()
+    await first
+    await third
+    assert second.cancelled()
+    assert called == [3]
+
+
+async def test_calls_that_a_shutdown_drops_are_cancelled(loop):
+    executor = await default_executor(loop)
+    executor._max_workers = 1
+    release = threading.Event()
+    first = loop.run_in_executor(None, release.wait, 10)
+    second = loop.run_in_executor(None, int)
+    executor.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        loop.run_in_executor(None, int)
+    release.set()
+    assert await first
+
+
+async def default_executor(loop):
+    """Have the loop make its default executor."""
+    await loop.run_in_executor(None, int)
+    return loop._default_executor
+
+
+def test_a_default_executor_that_finishes_after_close_is_harmless(loop):
+    release = threading.Event()
+
+    async def main():
+        return loop.run_in_executor(None, release.wait, 10), await asyncio.sleep(0.001)
+
+    future, _ = loop.run_until_complete(main())
+    executor = loop._default_executor
+    loop.close()
+    release.set()
+    executor.shutdown()
+    assert not future.done()
+
+
+async def test_a_storm_of_calls_and_cancellations_loses_nothing(loop):
+    """Each call that was not cancelled comes back with its own result."""
+    random_numbers = random.Random(5)
+    calls = [loop.run_in_executor(None, pow, number, 2) for number in range(2000)]
+    for _ in range(200):
+        calls[random_numbers.randrange(2000)].cancel()
+        await asyncio.sleep(0)
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for number, (call, result) in enumerate(zip(calls, results, strict=True)):
+        if call.cancelled():
+            assert isinstance(result, asyncio.CancelledError)
+        else:
+            assert result == number**2

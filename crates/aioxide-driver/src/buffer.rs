@@ -34,11 +34,6 @@ impl Buffer {
         Buffer { block: Some(block), length }
     }
 
-    /// Whether the bytes fill their memory, so that more of them probably follow.
-    pub fn is_full(&self) -> bool {
-        self.block.as_ref().is_some_and(|block| block.region.block_size == self.length)
-    }
-
     /// What end of file looks like.
     pub(crate) fn empty() -> Buffer {
         Buffer { block: None, length: 0 }

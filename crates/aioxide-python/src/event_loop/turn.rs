@@ -6,9 +6,9 @@
 //!    While nothing but callbacks can be waiting, which one look tells, a turn goes on with 5 at once.
 //! 2. **Wait**: the only phase without the GIL. It touches only the driver and a vector of
 //!    completions. While callbacks are ready the kernel is asked when the ring says that something came or when it
-//!    must be told of new operations. Where there is no ring to look at it is asked in every turn, as asyncio does,
-//!    until it has had nothing [`POLLS_IN_VAIN`] times in a row; from then on, and with a ring that is silent, only
-//!    after [`CALLBACKS_PER_POLL`] callbacks.
+//!    must be told of new operations. Where there is no ring to look at, or one that does not have all that goes on,
+//!    the kernel is asked in every turn, as asyncio does, until it has had nothing [`POLLS_IN_VAIN`] times in a row;
+//!    from then on, and with a ring that is silent, only after [`CALLBACKS_PER_POLL`] callbacks.
 //! 3. **Collect**: what other threads left in the inbox, then completions, then expired timers; that is
 //!    asyncio's order. They become callbacks in the ready queue. Nothing here calls Python.
 //! 4. **Run tasks**: runnable Rust futures, a bounded batch.

@@ -23,14 +23,17 @@ use super::stream::{Borrow, Event, Kind, Phase, StreamTransport};
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
 
-/// So many full buffers in a row, and the connection moves to readiness.
-const FULL_BUFFERS_TO_LEAVE: u32 = 8;
+/// So many large reads in a row, and the connection moves to readiness.
+const LARGE_READS_TO_LEAVE: u32 = 8;
 
 /// So many small reads in a row, and it moves back.
 const SMALL_READS_TO_RETURN: u32 = 32;
 
 /// A read of at most this many bytes is small, in bytes.
 const SMALL_READ: usize = 2048;
+
+/// A read of at least this many bytes is large: the driver's small buffers hold no more, its large ones do.
+const LARGE_READ: usize = 4096;
 
 /// The state of the reading side.
 #[derive(Default)]
@@ -211,7 +214,7 @@ impl StreamTransport {
                 reading.held.push_back(buffer.to_vec());
                 return Ok(());
             }
-            reading.note_received(buffer.is_full())
+            reading.note_received(buffer.len())
         };
         if changes_mode {
             Self::suspend_reading(slf)?;
@@ -418,14 +421,14 @@ impl StreamTransport {
 }
 
 impl ReadSide {
-    /// Count a buffer; `true` where the connection should read directly from now on.
-    fn note_received(&mut self, full: bool) -> bool {
-        if !full {
+    /// Count what was received; `true` where the connection should read directly from now on.
+    fn note_received(&mut self, length: usize) -> bool {
+        if length < LARGE_READ {
             self.streak = 0;
             return false;
         }
         self.streak += 1;
-        if self.streak < FULL_BUFFERS_TO_LEAVE || self.large {
+        if self.streak < LARGE_READS_TO_LEAVE || self.large {
             return false;
         }
         self.streak = 0;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use aioxide_driver::{Op, Outcome, Submitted};
 use aioxide_runtime::net::{TcpStream, UnixStream};
-use aioxide_runtime::{Deadline, Runtime, host_token, is_host_token, spawn, yield_now};
+use aioxide_runtime::{Deadline, host_token, is_host_token, spawn, yield_now};
 
-use crate::support::{on_every_driver, simulated};
+use crate::support::{on_every_driver, simulated, take_turn};
 
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
 
@@ -65,14 +65,6 @@ fn an_outcome_that_came_before_its_future_was_dropped_is_dropped_with_it() {
     }
     assert_eq!(runtime.statistics().operations, 0);
     assert_eq!(script.cancelled(), []);
-}
-
-/// Lets the driver answer, and wakes whom it answers.
-fn take_turn(runtime: &Runtime) {
-    let mut completions = Vec::new();
-    runtime.with_driver(|driver| driver.wait(None, &mut completions)).unwrap();
-    runtime.collect(Deadline(0), &mut completions);
-    assert!(completions.is_empty());
 }
 
 #[test]

@@ -39,3 +39,11 @@ pub fn simulated() -> (Runtime, Script) {
     let (driver, script) = Driver::scripted().expect("an eventfd can be had");
     (Runtime::from_driver(driver, Clock::Simulated), script)
 }
+
+/// Lets the driver answer, and wakes whom it answers.
+pub fn take_turn(runtime: &Runtime) {
+    let mut completions = Vec::new();
+    runtime.with_driver(|driver| driver.wait(None, &mut completions)).expect("the script says what happens");
+    runtime.collect(aioxide_runtime::Deadline(0), &mut completions);
+    assert!(completions.is_empty());
+}

@@ -13,7 +13,7 @@ use aioxide_driver::{Op, Outcome, Script, Token};
 use aioxide_runtime::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use aioxide_runtime::{Deadline, Runtime, join_all, sleep, spawn, timeout, yield_now};
 
-use crate::support::{on_every_driver, simulated};
+use crate::support::{on_every_driver, simulated, take_turn};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -50,13 +50,6 @@ fn watch_of(script: &Script) -> Token {
 fn report(runtime: &Runtime, script: &Script, token: Token) {
     script.complete(token, Outcome::Ready, true);
     take_turn(runtime);
-}
-
-fn take_turn(runtime: &Runtime) {
-    let mut completions = Vec::new();
-    runtime.with_driver(|driver| driver.wait(None, &mut completions)).unwrap();
-    runtime.collect(Deadline(0), &mut completions);
-    assert!(completions.is_empty());
 }
 
 #[test]
