@@ -1,9 +1,10 @@
 """The default executor: `run_in_executor(None, ...)` and with it `asyncio.to_thread`.
 
-asyncio's is a `ThreadPoolExecutor` whose futures are chained to the loop's. For a call that asyncio itself hands
-in that is one future with its lock and condition, and two hops, too many: they cost more than the switch between
-the threads. Ours is a `ThreadPoolExecutor` too, with its threads, its limits and its end, that also takes calls
-which bring their result straight to the loop. An executor that the program sets or gives is used as by asyncio.
+asyncio's is a `ThreadPoolExecutor` whose futures are chained to the loop's. For a call that asyncio
+itself hands in that is one future with its lock and condition, and two hops, too many: they cost
+more than the switch between the threads. Ours is a `ThreadPoolExecutor` too, with its threads, its
+limits and its end, that also takes calls which bring their result straight to the loop. An executor
+that the program sets or gives is used as by asyncio.
 
 # Invariants
 - The loop's future is touched on the loop's thread alone, but for the look whether it was cancelled.
