@@ -124,15 +124,23 @@ unsafe extern "C" fn keep_or_destroy<T: Reused>(object: *mut ffi::PyObject) {
 /// Where an object that nobody else has may be kept, if it may and there is room.
 #[inline]
 fn place_for<'a, T: Reused>(object: &'a Bound<'_, T>) -> Option<&'a Kept<T>> {
-    // SAFETY: the object is whole.
-    let was_finalized = unsafe { ffi::PyObject_GC_IsFinalized(object.as_ptr()) } != 0;
     let this = object.get();
-    if was_finalized || !this.is_over(object.py()) || collector::has_weak_references(object) {
+    if was_finalized(object) || !this.is_over(object.py()) || collector::has_weak_references(object) {
         return None;
     }
     this.kept().filter(|kept| kept.objects.borrow(object.py()).len() < CAPACITY)
 }
 
+/// Whether the collector called the object's finalizer.
+#[inline]
+fn was_finalized<T: PyClass>(object: &Bound<'_, T>) -> bool {
+    // SAFETY: the object is whole, and its type is alive.
+    let finalizer = unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_finalize };
+    // SAFETY: as above.
+    finalizer.is_some() && unsafe { ffi::PyObject_GC_IsFinalized(object.as_ptr()) } != 0
+}
+
+#[inline]
 fn put<T: Reused>(kept: &Kept<T>, object: Bound<'_, T>) {
     collector::hide(&object);
     object.get().note_kept(true);
