@@ -11,7 +11,8 @@
 //!
 //! # Invariants
 //! - While the slot is Watching and unready, a report comes once there is something to read; else nobody knows.
-//! - A socket that nobody reads costs two reports: the second one ends the op, until somebody waits again.
+//! - A socket that nobody reads costs two reports: the second one ends the op, until somebody waits again. Who was
+//!   woken by the first and has not run yet tries the socket: it was ready.
 //! - The op is cancelled before the descriptor is closed: a watch is dropped before its socket.
 
 use std::cell::Cell;
