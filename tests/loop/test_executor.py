@@ -213,9 +213,15 @@ async def test_a_call_that_was_cancelled_before_it_began_is_never_made(loop):
 async def test_calls_that_a_shutdown_drops_are_cancelled(loop):
     executor = await default_executor(loop)
     executor._max_workers = 1
-    release = threading.Event()
-    first = loop.run_in_executor(None, release.wait, 10)
+    begun, release = threading.Event(), threading.Event()
+
+    def hold():
+        begun.set()
+        return release.wait(10)
+
+    first = loop.run_in_executor(None, hold)
     second = loop.run_in_executor(None, int)
+    assert begun.wait(10)
     executor.shutdown(wait=False, cancel_futures=True)
     with pytest.raises(asyncio.CancelledError):
         await second
