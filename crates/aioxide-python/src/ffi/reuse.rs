@@ -134,8 +134,10 @@ fn place_for<'a, T: Reused>(object: &'a Bound<'_, T>) -> Option<&'a Kept<T>> {
 /// Whether the collector called the object's finalizer.
 #[inline]
 fn was_finalized<T: PyClass>(object: &Bound<'_, T>) -> bool {
-    // SAFETY: the object is whole, and its type is alive.
-    let finalizer = unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_finalize };
+    // SAFETY: the object is whole.
+    let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    // SAFETY: an object's type lives as long as it does.
+    let finalizer = unsafe { (*class).tp_finalize };
     // SAFETY: as above.
     finalizer.is_some() && unsafe { ffi::PyObject_GC_IsFinalized(object.as_ptr()) } != 0
 }
