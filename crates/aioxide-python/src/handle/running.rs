@@ -17,7 +17,7 @@ pub fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// Run the callback of a handle that left its queue, unless it was cancelled. The handle is used again where nobody has
-/// it: see [`reuse`](crate::ffi::reuse).
+/// it: see [`reuse`].
 #[inline]
 pub fn run<T: Scheduled>(handle: Py<T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();

@@ -34,7 +34,7 @@ struct Time {
 }
 
 impl TimerHandle {
-    /// Make a handle for `callback(*arguments)`, as [`make`](super::make), due at `when`, in seconds of the loop's
+    /// Make a handle for `callback(*arguments)`, as [`make`], due at `when`, in seconds of the loop's
     /// clock; `given` is the number that was given for it, if it was an `int`.
     pub fn make(
         event_loop: &Bound<'_, EventLoop>,
