@@ -141,7 +141,7 @@ impl Driver {
             Backends::Epoll(epoll) => epoll.has_early().then_some(true),
             #[cfg(feature = "testing")]
             Backends::Scripted(scripted) => Some(scripted.is_ready()),
-            Backends::Uring(uring) => uring.is_ready(),
+            Backends::Uring(uring) => uring.ready_hint(),
         }
     }
 

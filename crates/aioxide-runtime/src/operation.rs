@@ -50,16 +50,29 @@ enum Stage {
 
 impl Operation {
     pub(crate) fn submit(handle: &Handle, op: Op) -> Self {
-        let key = handle.operations.borrow_mut().insert(Slot::Waiting(None));
-        let stage = match handle.submit(op, key.token()) {
-            Submitted::Pending => Stage::InFlight(key),
-            Submitted::Done(outcome) => {
-                // A slot without a waker: dropping it runs nothing foreign.
-                let _ = handle.operations.borrow_mut().remove(key);
-                Stage::Answered(outcome)
-            }
-        };
-        Self { handle: handle.clone(), stage }
+        let begun = begin(handle, op, Slot::Waiting(None));
+        Self { handle: handle.clone(), stage: begun.map_or_else(Stage::Answered, Stage::InFlight) }
+    }
+}
+
+/// Asks the driver, and has `slot` wait for it. Returns the slot's key, or the answer if it came at once.
+pub(crate) fn begin(handle: &Handle, op: Op, slot: Slot) -> Result<SlotKey, Outcome> {
+    let key = handle.operations.borrow_mut().insert(slot);
+    match handle.submit(op, key.token()) {
+        Submitted::Pending => Ok(key),
+        Submitted::Done(outcome) => {
+            let slot = handle.operations.borrow_mut().remove(key);
+            drop(slot);
+            Err(outcome)
+        }
+    }
+}
+
+/// Has `context` woken from `place`. Returns whose place it takes, to be dropped when nothing is borrowed.
+pub(crate) fn keep_waker(place: &mut Option<Waker>, context: &Context<'_>) -> Option<Waker> {
+    match place {
+        Some(known) if known.will_wake(context.waker()) => None,
+        _ => place.replace(context.waker().clone()),
     }
 }
 
@@ -134,10 +147,7 @@ impl Future for Operation {
         let mut operations = self.handle.operations.borrow_mut();
         match operations.get_mut(key) {
             Some(Slot::Waiting(waker)) => {
-                let previous = match waker {
-                    Some(known) if known.will_wake(context.waker()) => None,
-                    _ => waker.replace(context.waker().clone()),
-                };
+                let previous = keep_waker(waker, context);
                 drop(operations);
                 drop(previous);
                 self.stage = Stage::InFlight(key);

@@ -164,7 +164,7 @@ impl Uring {
 
     /// Whether `wait` would find something: completions in memory, or work that only waits for us. Of what goes on but is
     /// not with the kernel only the kernel knows.
-    pub(crate) fn is_ready(&self) -> Option<bool> {
+    pub(crate) fn ready_hint(&self) -> Option<bool> {
         if !self.early.is_empty() || self.ring.is_ready() {
             Some(true)
         } else if self.queue.is_empty() {

@@ -21,10 +21,10 @@ use std::io;
 use std::os::fd::RawFd;
 use std::task::{Context, Poll, Waker};
 
-use aioxide_driver::{Op, Outcome, Submitted};
+use aioxide_driver::{Op, Outcome};
 
 use crate::handle::Handle;
-use crate::operation::{Operation, Slot, finished};
+use crate::operation::{self, Operation, Slot, finished, keep_waker};
 use crate::slots::SlotKey;
 
 /// See the module's docs.
@@ -88,10 +88,7 @@ impl Watch {
         }
         let seen = self.with_slot(|slot| match slot {
             Slot::Watching { is_ready: true, .. } => Seen::Ready,
-            Slot::Watching { waker: Some(known), .. } if known.will_wake(context.waker()) => {
-                Seen::Waiting(None)
-            }
-            Slot::Watching { waker, .. } => Seen::Waiting(waker.replace(context.waker().clone())),
+            Slot::Watching { waker, .. } => Seen::Waiting(keep_waker(waker, context)),
             Slot::Finished(_) => Seen::Over,
             Slot::Waiting(_) | Slot::Abandoned => Seen::Nothing,
         });
@@ -114,17 +111,12 @@ impl Watch {
 
     fn begin(&self, descriptor: RawFd, context: &Context<'_>) -> Poll<io::Result<()>> {
         let slot = Slot::Watching { waker: Some(context.waker().clone()), is_ready: false };
-        let key = self.handle.operations.borrow_mut().insert(slot);
-        match self.handle.submit(Op::WaitReadable { descriptor, repeat: true }, key.token()) {
-            Submitted::Pending => {
+        match operation::begin(&self.handle, Op::WaitReadable { descriptor, repeat: true }, slot) {
+            Ok(key) => {
                 self.key.set(Some(key));
                 Poll::Pending
             }
-            Submitted::Done(outcome) => {
-                let slot = self.handle.operations.borrow_mut().remove(key);
-                drop(slot);
-                Poll::Ready(finished(outcome))
-            }
+            Err(outcome) => Poll::Ready(finished(outcome)),
         }
     }
 
@@ -145,7 +137,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(key) = self.key.get() {
-            crate::operation::abandon(&self.handle, key);
+            operation::abandon(&self.handle, key);
         }
     }
 }
