@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import time
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from services import Service
 
 pytest.importorskip("redis.asyncio", reason="redis-py cannot be had for this Python")
 import aioxide.redis as redis
+import redis as pyredis
 from aioxide.redis.pipeline import Pipeline
 
 
@@ -283,3 +285,25 @@ async def test_killed_connections_and_cancelled_callers(
         pytest.skip("redis-py's connections are many")
     async with connected(server) as client, redis.Redis(unix_socket_path=server.unix_socket) as killer:
         assert await storm(client, STORM, random.Random(6), killer) > STORM // 4
+
+
+async def test_the_first_commands_of_a_burst_leave_before_the_last_are_made(
+    loop: asyncio.AbstractEventLoop, server: Service, is_aioxide: bool
+) -> None:
+    """The server works at these while the program makes those: all of them are of one turn of the loop."""
+    if not is_aioxide:
+        pytest.skip("redis-py sends each command by itself")
+    async with connected(server) as client:
+        with pyredis.Redis(unix_socket_path=server.unix_socket) as observer:
+            observer.ping()
+            seen = []
+
+            def look() -> None:
+                deadline = time.monotonic() + 10
+                while not (seen and seen[-1]) and time.monotonic() < deadline:
+                    seen.append(observer.exists("burst"))
+
+            commands = [asyncio.ensure_future(client.incr("burst")) for _ in range(100)]
+            loop.call_soon(look)
+            assert sorted(await asyncio.gather(*commands)) == list(range(1, 101))
+            assert seen[-1]
