@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import socket
 import weakref
 
 import pytest
@@ -231,3 +232,97 @@ async def test_many_waiting_callbacks_need_few_contexts(loop, is_aioxide):
     assert count() - before < (10 if is_aioxide else 1001)
     for handle in handles:
         handle.cancel()
+
+
+class Remembering(asyncio.Protocol):
+    """Answers with what its variable was, sets it to what came, and takes that back when told to."""
+
+    def __init__(self):
+        self.token = None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(origin.get().encode() + b"\n")
+        if data == b"reset\n":
+            origin.reset(self.token)
+        else:
+            self.token = origin.set(data.decode().strip())
+
+
+async def test_what_a_protocol_sets_it_finds_and_no_other_connection_does(loop):
+    server = await loop.create_server(Remembering, "127.0.0.1", 0)
+    async with server:
+        peers = [await asyncio.open_connection(*server.sockets[0].getsockname()) for _ in range(3)]
+        for word, answers in [
+            ("{}", ["nowhere"] * 3),
+            ("again {}", ["0", "1", "2"]),
+            ("reset", ["again 0", "again 1", "again 2"]),
+            ("last {}", ["0", "1", "2"]),
+        ]:
+            seen = []
+            for number, (reader, writer) in enumerate(peers):
+                writer.write(word.format(number).encode() + b"\n")
+                seen.append((await reader.readline()).decode().strip())
+            assert seen == answers
+        for _, writer in peers:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_what_a_protocol_set_goes_with_its_connection(loop):
+    class Value:
+        pass
+
+    class Setting(asyncio.Protocol):
+        def connection_made(self, transport):
+            value = Value()
+            held.set(value)
+            references.append(weakref.ref(value))
+            transport.close()
+
+        def connection_lost(self, error):
+            lost.set()
+
+    held: contextvars.ContextVar[Value] = contextvars.ContextVar("held")
+    references: list[weakref.ref[Value]] = []
+    lost = asyncio.Event()
+    server = await loop.create_server(Setting, "127.0.0.1", 0)
+    async with server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.close()
+        await writer.wait_closed()
+        await lost.wait()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [reference() for reference in references] == [None]
+
+
+async def test_many_connections_need_few_contexts(loop, is_aioxide):
+    def count():
+        return sum(type(object) is contextvars.Context for object in gc.get_objects())
+
+    if not is_aioxide:
+        pytest.skip("asyncio gives each a context of its own")
+    accepted: list[asyncio.Transport] = []
+    everybody = asyncio.Event()
+
+    class Accepted(asyncio.Protocol):
+        def connection_made(self, transport):
+            accepted.append(transport)
+            if len(accepted) == 50:
+                everybody.set()
+
+    server = await loop.create_server(Accepted, "127.0.0.1", 0)
+    async with server:
+        before = count()
+        clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(50)]
+        await everybody.wait()
+        assert count() - before < 10
+        for client in clients:
+            client.close()
+        for transport in accepted:
+            transport.abort()
+        await asyncio.sleep(0)

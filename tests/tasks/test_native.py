@@ -481,3 +481,92 @@ def test_pstree_does_not_see_them():
     if answers[0][0] != "0":
         pytest.skip(f"this machine lets nobody look into processes: {answers[0][-1]}")
     assert [seen for _, seen, *_ in answers] == ["True", "False"]
+
+
+def test_no_task_is_the_current_one_but_in_its_steps(loop):
+    """Whatever runs between the steps of tasks, in the same turn or in the next."""
+
+    async def worker():
+        for _ in range(3):
+            own.append(asyncio.current_task() is task_of[asyncio.current_task().get_name()])
+            await asyncio.sleep(0)
+        loop.call_soon(note)
+        future = loop.create_future()
+        future.add_done_callback(lambda _: note())
+        future.set_result(None)
+
+    async def failing():
+        loop.call_soon(note)
+        raise SystemExit("enough")
+
+    def note(*_):
+        seen.append(asyncio.current_task(loop))
+
+    def start():
+        for name in ("first", "second"):
+            task_of[name] = loop.create_task(worker(), name=name)
+            loop.call_soon(note)
+
+    task_of: dict[str, asyncio.Task[None]] = {}
+    own: list[bool] = []
+    seen: list[asyncio.Task[None] | None] = []
+    loop.set_exception_handler(lambda loop, context: note())
+    loop.call_soon(start)
+    loop.call_later(0.001, note)
+
+    async def main():
+        await asyncio.sleep(0)
+        await asyncio.gather(*task_of.values())
+        await asyncio.sleep(0.002)
+
+    loop.run_until_complete(main())
+    assert asyncio.current_task(loop) is None
+    with pytest.raises(SystemExit, match="enough"):
+        loop.run_until_complete(failing())
+    assert asyncio.current_task(loop) is None
+    loop.run_until_complete(asyncio.sleep(0))
+    assert own == [True] * 6
+    assert seen == [None] * len(seen)
+    assert len(seen) == 8
+
+
+async def test_tasks_of_both_kinds_take_turns(loop, is_aioxide):
+    async def worker():
+        for _ in range(5):
+            seen.append(asyncio.current_task() in tasks)
+            await asyncio.sleep(0)
+            seen.append(asyncio.current_task().get_coro() is not None)
+            await asyncio.to_thread(int)
+
+    seen: list[bool] = []
+    tasks = [
+        asyncio.Task(worker(), loop=loop) if number % 2 else loop.create_task(worker()) for number in range(6)
+    ]
+    assert len({type(task) for task in tasks}) == (2 if is_aioxide else 1)
+    await asyncio.gather(*tasks)
+    assert seen == [True] * 60
+
+
+async def test_an_exception_handler_is_called_by_no_task(loop):
+    def handle(loop, context):
+        seen.append((context["message"], asyncio.current_task()))
+
+    class Broken(asyncio.Future):
+        def add_done_callback(self, *arguments, **options):
+            super().add_done_callback(lambda _: 1 / 0, **options)
+            super().add_done_callback(*arguments, **options)
+
+    async def waiting(future):
+        await future
+
+    seen: list[tuple[str, object]] = []
+    loop.set_exception_handler(handle)
+    future = Broken(loop=loop)
+    task = loop.create_task(waiting(future))
+    await asyncio.sleep(0)
+    future.set_result(None)
+    await task
+    loop.set_exception_handler(None)
+    assert len(seen) == 1
+    assert seen[0][0].startswith("Exception in callback")
+    assert seen[0][1] is None

@@ -7,6 +7,7 @@ import gc
 import resource
 import socket
 import sys
+import weakref
 
 import pytest
 from peers import receive_all, receive_exactly, unused_port
@@ -168,6 +169,60 @@ async def test_a_server_ends_its_connections(loop, method):
         if method == "close_clients":
             assert await asyncio.to_thread(receive_all, first) == b""
             assert await asyncio.to_thread(receive_all, second) == b""
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="servers know their connections from Python 3.13 on")
+async def test_a_server_knows_its_connections_and_keeps_none_alive(loop):
+    class Forgotten(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.pause_reading()
+            if not kept:
+                kept.append(transport)
+            made.put_nowait(weakref.ref(transport))
+
+    kept: list[asyncio.Transport] = []
+    made: asyncio.Queue[weakref.ref[asyncio.Transport]] = asyncio.Queue()
+    server = await loop.create_server(Forgotten, "127.0.0.1", 0)
+    clients = server._clients
+    with (
+        socket.create_connection(server.sockets[0].getsockname()),
+        socket.create_connection(server.sockets[0].getsockname()),
+    ):
+        references = [await made.get(), await made.get()]
+        first = kept[0]
+        await asyncio.sleep(0)
+        gc.collect()
+        assert [reference() for reference in references] == [first, None]
+        assert set(clients) == set(clients.copy()) == {first}
+        assert len(clients) == 1
+        assert first in clients
+        assert server not in clients
+        first.close()
+        while clients:
+            await asyncio.sleep(0)
+        assert first not in clients
+    server.close_clients()
+    await close(server)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="servers know their connections from Python 3.13 on")
+async def test_connections_may_outlive_their_server_and_those_who_look_at_them(loop):
+    accepted = Accepted(loop)
+    server = await loop.create_server(accepted, "127.0.0.1", 0)
+    clients = server._clients
+    with socket.create_connection(server.sockets[0].getsockname()):
+        (protocol,) = await accepted.count(1)
+        server.close()
+        del server
+        gc.collect()
+        (transport,) = clients
+        transport.abort()
+        await protocol.lost
+        del transport, protocol
+        await accepted.end()
+        gc.collect()
+        assert not list(clients)
 
 
 async def test_several_hosts(loop):

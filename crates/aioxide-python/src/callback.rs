@@ -14,7 +14,7 @@ use crate::ffi::collector::{look_through, show_if_shared};
 use crate::ffi::{call, context};
 use crate::handle::{self, Handle, Scheduled, ThreadsafeHandle, TimerHandle, run_without_handle};
 use crate::loop_cell::ThreadBound;
-use crate::tasks::{Future, Task, step};
+use crate::tasks::{Future, Task, registry, step};
 use crate::transports::datagram::{self, DatagramTransport};
 use crate::transports::stream::{Event, StreamTransport};
 
@@ -85,6 +85,9 @@ impl Callback {
     /// Run it. An error is one that must end the loop: KeyboardInterrupt, SystemExit and the like.
     pub fn run(self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         let py = event_loop.py();
+        if !matches!(self, Self::NativeStep { .. } | Self::NativeWakeup { .. }) {
+            registry::settle(event_loop);
+        }
         match self {
             Self::Handle(handle) => handle::run(handle, event_loop),
             Self::ThreadsafeHandle(handle) => ThreadsafeHandle::run(handle, event_loop),
@@ -121,7 +124,11 @@ impl Callback {
             }
             Self::NativeWakeup { task, future } => {
                 let result = step::run_woken(task.bind(py), future.bind(py));
-                result.or_else(|error| EventLoop::report_task_error(event_loop, error, task.as_any()))
+                let result =
+                    result.or_else(|error| EventLoop::report_task_error(event_loop, error, task.as_any()));
+                call::release(py, task);
+                call::release(py, future);
+                result
             }
             Self::Done { callback, future, context } => {
                 run_without_handle(event_loop, &callback, future.as_any(), &context)

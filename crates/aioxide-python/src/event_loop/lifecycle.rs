@@ -51,6 +51,7 @@ pub fn open(class: &Bound<'_, PyType>, driver: Option<&str>) -> PyResult<EventLo
         closed: AtomicBool::new(false),
         kept_handles: KeptHandles::new(),
         stopping: AtomicBool::new(false),
+        task_lingers: AtomicBool::new(false),
         debug: AtomicBool::new(false),
         slow_callback_duration: AtomicU64::new(SLOW_CALLBACK_DURATION.to_bits()),
         task_factory: Mutex::new(None),

@@ -52,6 +52,7 @@ use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
 use crate::handle::{Handle, KeptHandles, TimerHandle, ends_the_loop};
 use crate::loop_cell::{LoopCell, Refused, ThreadBound};
+use crate::tasks::registry;
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::{Kind, StreamTransport};
 use crate::transports::tls::transport::{Settings, TlsTransport};
@@ -76,6 +77,8 @@ pub struct EventLoop {
     transports: Mutex<HashMap<RawFd, bool>>,
     closed: AtomicBool,
     stopping: AtomicBool,
+    /// Whether asyncio takes a task that has left for the one that runs; see `tasks::registry`.
+    pub task_lingers: AtomicBool,
     debug: AtomicBool,
     /// Seconds, as the bits of an f64.
     slow_callback_duration: AtomicU64,
@@ -255,6 +258,7 @@ impl EventLoop {
         error: PyErr,
         callback: &Py<PyAny>,
     ) -> PyResult<()> {
+        registry::settle(event_loop);
         let message = format!("Exception in callback {}", callback.bind(event_loop.py()).repr()?);
         Self::report_error(event_loop, &message, error, &[])
     }

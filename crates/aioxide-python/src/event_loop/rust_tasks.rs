@@ -10,6 +10,7 @@ use pyo3::exceptions::PySystemError;
 use pyo3::prelude::*;
 
 use super::EventLoop;
+use crate::tasks::registry;
 
 /// The exceptions that tasks ended with, by name, since they were told of.
 #[derive(Clone, Default)]
@@ -52,6 +53,7 @@ impl EventLoop {
 
     #[cold]
     fn report_failed(event_loop: &Bound<'_, Self>, runtime: &Runtime, failures: &Failures) -> PyResult<()> {
+        registry::settle(event_loop);
         let mut reported = Ok(());
         for (name, error) in mem::take(&mut *failures.0.borrow_mut()) {
             let message = format!("Exception in Rust task {name:?}");

@@ -16,6 +16,8 @@ use super::{EventLoop, Interest, Submission};
 use crate::error::os_error;
 use crate::ffi::{call, context};
 use crate::imports::imports;
+use crate::transports::clients::Clients;
+use crate::transports::event_context::EventContext;
 use crate::transports::stream::StreamTransport;
 use crate::transports::tls::transport::{Settings, TlsTransport};
 
@@ -73,6 +75,9 @@ impl Listener {
     ) -> PyResult<()> {
         let py = event_loop.py();
         event_loop.get()._check_closed()?;
+        if let Some(server) = &server {
+            Clients::serve(server.bind(py))?;
+        }
         call::call_method_of(&socket, intern!(py, "listen"), (backlog,))?;
         let descriptor = socket.call_method0(intern!(py, "fileno"))?.extract()?;
         let listener = Self {
@@ -111,15 +116,20 @@ impl Listener {
             // Accepted in the same turn in which the server was closed.
             return Ok(());
         }
-        let run_context = context::copy(this.context.bind_borrowed(py))?;
-        let made = context::run_in(run_context.bind_borrowed(py), || {
-            let protocol = call::call(this.protocol_factory.bind_borrowed(py), &[])?;
-            let protocol = match &this.tls {
-                Some(tls) => TlsTransport::open(event_loop, protocol, tls.settings(py))?.into_any(),
-                None => protocol,
-            };
+        let run_context = EventContext::new(this.context.clone_ref(py));
+        let mut protocol = None;
+        let made = run_context.run(py, || {
+            let made = call::call(this.protocol_factory.bind_borrowed(py), &[])?;
+            protocol = Some(match &this.tls {
+                Some(tls) => TlsTransport::open(event_loop, made, tls.settings(py))?.into_any(),
+                None => made,
+            });
+            Ok(())
+        });
+        let made = made.and_then(|()| {
+            let Some(protocol) = protocol else { return Ok(()) };
             let server = this.server.as_ref().map(|server| server.clone_ref(py));
-            StreamTransport::accepted(event_loop, connection, protocol, server, run_context.clone_ref(py))
+            StreamTransport::accepted(event_loop, connection, protocol, server, run_context).map(drop)
         });
         let Err(error) = made else { return Ok(()) };
         EventLoop::report_error(

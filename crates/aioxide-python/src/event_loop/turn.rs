@@ -39,6 +39,7 @@ use crate::callback::Callback;
 use crate::error::os_error;
 use crate::ffi::{call, snapshot, stop_iteration};
 use crate::loop_cell::Running;
+use crate::tasks::registry;
 use crate::transports::datagram::DatagramTransport;
 use crate::transports::stream::StreamTransport;
 use crate::transports::tls::transport::TlsTransport;
@@ -96,6 +97,7 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
     let result = snapshot::shared_in_loop(py, || stop_iteration::lent_to_loop(py, &mut take_turns));
     // What was written or submitted in the last turn must reach the kernel, and what was cancelled must leave it.
+    registry::settle(event_loop);
     let flushed = turns.flush();
     let settled = turns.settle();
     this.stopping.store(false, Ordering::Relaxed);
@@ -121,6 +123,7 @@ struct Turns<'a, 'py> {
 impl Turns<'_, '_> {
     fn take_turn(&mut self) -> PyResult<()> {
         if !self.has_callbacks_only() {
+            registry::settle(self.event_loop);
             let timeout = self.timeout()?;
             self.wait(timeout)?;
             self.event_loop.py().check_signals()?;
@@ -244,6 +247,7 @@ impl Turns<'_, '_> {
         let mut callbacks = running.drain(..);
         while let Some(callback) = callbacks.next() {
             if until_tasks == 0 {
+                registry::settle(event_loop);
                 self.runtime.run_tasks(TASKS_PER_TURN);
             }
             until_tasks = until_tasks.wrapping_sub(1);
@@ -284,6 +288,8 @@ impl Turns<'_, '_> {
     /// Tells what keeps the cell closed, too.
     fn flush_all(&self) -> PyResult<()> {
         let py = self.event_loop.py();
+        // Protocols may be told that they can write again.
+        registry::settle(self.event_loop);
         // First what comes to lie in the plain transports by it.
         let mut result = Ok(());
         for transport in self.with_core(|core| std::mem::take(&mut core.unflushed_tls))? {
@@ -310,6 +316,7 @@ impl Turns<'_, '_> {
 /// Run a callback in debug mode: the loop knows which it is, and says so when it was slow.
 fn run_watched(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
     let py = event_loop.py();
+    registry::settle(event_loop);
     let described = callback.describe(py);
     let current_handle = intern!(py, "_current_handle");
     // asyncio's exception handler asks the current handle where it was made; only handles know.

@@ -171,6 +171,28 @@ pub fn take_copy(py: Python<'_>, snapshot: &Py<PyAny>) -> PyResult<Py<PyAny>> {
     }
 }
 
+/// As [`give_back`], where nothing must be lost: returns the copy if a variable was, or may have been, set in it.
+#[inline]
+pub fn give_back_unchanged(py: Python<'_>, copy: Py<PyAny>, snapshot: &Py<PyAny>) -> Option<Py<PyAny>> {
+    // A token knows the context it is good for, also where the variable had the value before.
+    if is_shared(copy.bind(py)) {
+        return Some(copy);
+    }
+    let mut is_surplus = false;
+    let left = KEPT.with(py, |kept| match kept.places {
+        Some(places) if places.mapping_of(&copy) == places.mapping_of(snapshot) => {
+            if kept.loops > 0 && kept.copy.is_none() {
+                kept.copy = Some(copy);
+                return None;
+            }
+            is_surplus = true;
+            Some(copy)
+        }
+        _ => Some(copy),
+    });
+    if is_surplus { None } else { left }
+}
+
 /// Keep the copy for the next handle where it is as it was: no variable was set, and nobody has it.
 #[inline]
 pub fn give_back(py: Python<'_>, copy: Py<PyAny>, snapshot: &Py<PyAny>) {

@@ -51,7 +51,7 @@ impl Waiter {
         Ok(match self {
             Self::Task(task) => {
                 let task = task.bind(py);
-                (wakeup_of(task)?, task.get().context(py).into_bound(py))
+                (wakeup_of(task)?, task.get().context(py))
             }
             Self::Callback { callback, context } => (callback.bind(py).clone(), context.bind(py).clone()),
         })

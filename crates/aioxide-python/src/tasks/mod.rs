@@ -16,7 +16,7 @@
 mod callbacks;
 pub mod future;
 mod future_iterator;
-mod registry;
+pub mod registry;
 pub mod step;
 pub mod task;
 

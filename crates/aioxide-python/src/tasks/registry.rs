@@ -1,12 +1,20 @@
-//! What asyncio knows of tasks: which there are (`all_tasks`), which one runs (`current_task`), and how many had no name.
+//! What asyncio knows of tasks: which there are (`all_tasks`), and which one runs (`current_task`).
 //!
 //! Up to Python 3.13 the running tasks are in the dictionary `asyncio.tasks._current_tasks`; from 3.14 on the
 //! interpreter keeps the one of each thread, and only asyncio's own functions reach it.
+//!
+//! To enter there and to leave is a tenth of a step. So a task whose step the loop itself ran stays the current one: it
+//! *lingers*, until the next task's step takes its place, or until the loop [does something else](settle).
+//!
+//! # Invariant
+//! No Python code of the program runs while a task lingers, but finalizers of what its step left.
 
-use pyo3::exceptions::PyRuntimeError;
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::exceptions::{PyKeyError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyIterator};
+use pyo3::types::PyDict;
 
 use super::task::Task;
 use crate::event_loop::EventLoop;
@@ -18,15 +26,13 @@ struct Books {
     /// The set of tasks, or where asyncio has another than we know, the function that adds one.
     scheduled: Result<Registry, Py<PyAny>>,
     current: Current,
-    /// asyncio's counter of tasks without a name, an iterator.
-    counter: Py<PyIterator>,
     /// What eager tasks need, which Python 3.12 and later have.
     eager: Option<EagerBooks>,
 }
 
 enum Current {
     Dictionary(Py<PyDict>),
-    Functions { enter: Py<PyAny>, leave: Py<PyAny> },
+    Functions { enter: Py<PyAny>, leave: Py<PyAny>, swap: Py<PyAny> },
 }
 
 struct EagerBooks {
@@ -47,7 +53,11 @@ fn books(py: Python<'_>) -> PyResult<&'static Books> {
         };
         let current = match tasks.getattr_opt("_current_tasks")?.map(Bound::cast_into::<PyDict>) {
             Some(Ok(dictionary)) if py.version_info() < (3, 14) => Current::Dictionary(dictionary.unbind()),
-            _ => Current::Functions { enter: name("_enter_task")?, leave: name("_leave_task")? },
+            _ => Current::Functions {
+                enter: name("_enter_task")?,
+                leave: name("_leave_task")?,
+                swap: name("_swap_current_task")?,
+            },
         };
         let eager = match tasks.getattr_opt("_swap_current_task")? {
             Some(swap) => Some(EagerBooks {
@@ -57,8 +67,7 @@ fn books(py: Python<'_>) -> PyResult<&'static Books> {
             }),
             None => None,
         };
-        let counter = tasks.getattr("_task_name_counter")?.getattr("__self__")?.cast_into()?.unbind();
-        Ok(Books { scheduled, current, counter, eager })
+        Ok(Books { scheduled, current, eager })
     })
 }
 
@@ -110,39 +119,69 @@ pub fn unregister(task: &Bound<'_, Task>) -> PyResult<()> {
     }
 }
 
-/// Return the next number of a task without a name.
-pub fn next_number(py: Python<'_>) -> PyResult<Py<PyAny>> {
-    let mut counter = books(py)?.counter.bind(py).clone();
-    match counter.next() {
-        Some(number) => number.map(Bound::unbind),
-        None => Err(PyRuntimeError::new_err("asyncio's counter of tasks has ended")),
-    }
+/// When a task stops being the current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// With its step.
+    Now,
+    /// When the loop that ran the step sees to it: the task may linger.
+    Later,
 }
 
 /// Run `body` as the current task of the loop.
 pub fn run_as<R>(
     event_loop: &Bound<'_, EventLoop>,
     task: &Bound<'_, Task>,
+    leaving: Leaving,
     body: impl FnOnce() -> PyResult<R>,
 ) -> PyResult<R> {
-    let py = task.py();
-    let current = &books(py)?.current;
+    let current = &books(task.py())?.current;
     current.enter(event_loop, task)?;
     let result = body();
+    if leaving == Leaving::Later {
+        event_loop.get().task_lingers.store(true, Relaxed);
+        return result;
+    }
     match current.leave(event_loop, task) {
         Ok(()) => result,
         Err(error) => result.and(Err(error)),
     }
 }
 
+/// Let no task linger: the loop is about to do something else than a task's step.
+#[inline]
+pub fn settle(event_loop: &Bound<'_, EventLoop>) {
+    if event_loop.get().task_lingers.load(Relaxed) {
+        dismiss(event_loop);
+    }
+}
+
+fn dismiss(event_loop: &Bound<'_, EventLoop>) {
+    let py = event_loop.py();
+    event_loop.get().task_lingers.store(false, Relaxed);
+    let dismissed = books(py).and_then(|books| match &books.current {
+        Current::Dictionary(dictionary) => match dictionary.bind(py).del_item(event_loop) {
+            // Somebody took it out during the step.
+            Err(error) if error.is_instance_of::<PyKeyError>(py) => Ok(()),
+            deleted => deleted,
+        },
+        Current::Functions { swap, .. } => swap.call1(py, (event_loop, py.None())).map(drop),
+    });
+    if let Err(error) = dismissed {
+        error.write_unraisable(py, Some(event_loop.as_any()));
+    }
+}
+
 impl Current {
     fn enter(&self, event_loop: &Bound<'_, EventLoop>, task: &Bound<'_, Task>) -> PyResult<()> {
         let py = task.py();
+        let lingers = event_loop.get().task_lingers.swap(false, Relaxed);
         match self {
             Self::Dictionary(dictionary) => {
                 let dictionary = dictionary.bind(py);
                 // Nearly always it is empty here: a look at its size is cheaper than one for the loop.
-                if !dictionary.is_empty()
+                if !lingers
+                    && !dictionary.is_empty()
                     && let Some(current) = dictionary.get_item(event_loop)?
                 {
                     return Err(PyRuntimeError::new_err(format!(
@@ -153,11 +192,14 @@ impl Current {
                 }
                 dictionary.set_item(event_loop, task)
             }
-            Self::Functions { enter, .. } => call(
-                enter.bind_borrowed(py),
-                &[event_loop.clone().into_any().unbind(), task.clone().into_any().unbind()],
-            )
-            .map(drop),
+            Self::Functions { enter, swap, .. } => {
+                let function = if lingers { swap } else { enter };
+                call(
+                    function.bind_borrowed(py),
+                    &[event_loop.clone().into_any().unbind(), task.clone().into_any().unbind()],
+                )
+                .map(drop)
+            }
         }
     }
 
@@ -166,9 +208,6 @@ impl Current {
         match self {
             Self::Dictionary(dictionary) => {
                 let dictionary = dictionary.bind(py);
-                if is_only_entry(dictionary, event_loop, task) {
-                    return dictionary.del_item(event_loop);
-                }
                 let current = dictionary.get_item(event_loop)?;
                 if !current.as_ref().is_some_and(|current| current.is(task)) {
                     let current = current.map_or_else(
@@ -189,16 +228,6 @@ impl Current {
             .map(drop),
         }
     }
-}
-
-/// Whether a dictionary holds this loop with this task and nothing else, as nearly always.
-fn is_only_entry(
-    dictionary: &Bound<'_, PyDict>,
-    event_loop: &Bound<'_, EventLoop>,
-    task: &Bound<'_, Task>,
-) -> bool {
-    dictionary.len() == 1
-        && dictionary.iter().next().is_some_and(|(key, value)| key.is(event_loop) && value.is(task))
 }
 
 /// Run `body`, a task's first step, inside whatever task creates it (Python 3.12).

@@ -9,7 +9,7 @@ use pyo3::{Borrowed, intern};
 
 use super::callbacks::Waiter;
 use super::future::{Answer, Future, as_native, raised};
-use super::registry;
+use super::registry::{self, Leaving};
 use super::task::{Task, cancel_any};
 use crate::awaitable::waiter::Waiter as NativeWaiter;
 use crate::callback::Callback;
@@ -24,21 +24,21 @@ use crate::imports::imports;
 pub fn run(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResult<()> {
     let py = task.py();
     let context = task.get().context(py);
-    run_in(context.bind_borrowed(py), || step(task, exception))
+    run_in(context.as_borrowed(), || step(task, exception, Leaving::Later))
 }
 
 /// Go on, in the task's context: `future` is done.
 pub fn run_woken(task: &Bound<'_, Task>, future: &Bound<'_, Future>) -> PyResult<()> {
     let py = task.py();
     let context = task.get().context(py);
-    run_in(context.bind_borrowed(py), || wake_up(task, future))
+    run_in(context.as_borrowed(), || go_on(task, future, Leaving::Later))
 }
 
 /// Take the first step at once, inside whoever creates the task.
 pub fn run_eagerly(task: &Bound<'_, Task>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = task.py();
     let context = task.get().context(py);
-    registry::run_eagerly(event_loop, task, || run_in(context.bind_borrowed(py), || advance(task, None)))?;
+    registry::run_eagerly(event_loop, task, || run_in(context.as_borrowed(), || advance(task, None)))?;
     if task.as_super().get().is_pending(py) {
         return registry::register(task);
     }
@@ -49,11 +49,19 @@ pub fn run_eagerly(task: &Bound<'_, Task>, event_loop: &Bound<'_, EventLoop>) ->
 
 /// asyncio's `__wakeup`. The caller has entered the context.
 pub fn wake_up(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    go_on(task, future, Leaving::Now)
+}
+
+fn go_on(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>, leaving: Leaving) -> PyResult<()> {
     let py = task.py();
     let exception = match as_native(future) {
         Some(future) => match future.get().answer(py)? {
             Answer::Error(error) => Some(error),
-            Answer::Result(_) | Answer::Pending => None,
+            Answer::Result(result) => {
+                call::release(py, result);
+                None
+            }
+            Answer::Pending => None,
         },
         None if future.is_exact_instance_of::<NativeWaiter>() => {
             let waiter = future.cast_exact::<NativeWaiter>()?;
@@ -64,11 +72,11 @@ pub fn wake_up(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> PyResult<()
             Err(error) => Some(error.into_value(py).into_any()),
         },
     };
-    step(task, exception)
+    step(task, exception, leaving)
 }
 
 /// asyncio's `__step`. The caller has entered the context.
-fn step(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResult<()> {
+fn step(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>, leaving: Leaving) -> PyResult<()> {
     let py = task.py();
     let future = task.as_super().get();
     if !future.is_pending(py) {
@@ -79,9 +87,11 @@ fn step(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResult<()> {
     }
     let (waiter, must_cancel) =
         task.get().state.with(py, |state| (state.waiter.take(), std::mem::take(&mut state.must_cancel)));
-    drop(waiter);
+    if let Some(waiter) = waiter {
+        call::release(py, waiter);
+    }
     let exception = if must_cancel { Some(cancellation(task, exception)?) } else { exception };
-    let ran = registry::run_as(future.event_loop().bind(py), task, || advance(task, exception));
+    let ran = registry::run_as(future.event_loop().bind(py), task, leaving, || advance(task, exception));
     if future.is_pending(py) { ran } else { ran.and(registry::unregister(task)) }
 }
 
@@ -99,12 +109,14 @@ fn cancellation(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResul
 /// Let the coroutine go on, and see to what it answers.
 fn advance(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResult<()> {
     let py = task.py();
-    let coroutine =
-        task.get().state.with(py, |state| state.coroutine.as_ref().map(|coroutine| coroutine.clone_ref(py)));
+    let coroutine = task
+        .get()
+        .state
+        .with(py, |state| state.coroutine.as_ref().map(|coroutine| coroutine.bind(py).clone()));
     let Some(coroutine) = coroutine else {
         return Err(PyRuntimeError::new_err("the task's coroutine is gone"));
     };
-    let coroutine = coroutine.bind_borrowed(py);
+    let coroutine = coroutine.as_borrowed();
     let sent = match exception {
         None => stop_iteration::lent(py, || call::send_none(coroutine)),
         Some(exception) => throw(coroutine, exception.bind_borrowed(py)),
@@ -180,7 +192,7 @@ fn wait_for_waiter(task: &Bound<'_, Task>, waiter: &Bound<'_, NativeWaiter>) -> 
     if !waiter.get().take_blocking(py) {
         return refuse_yield(task, waiter);
     }
-    NativeWaiter::register(waiter, wakeup_of(task)?.unbind(), Some(task.get().context(py)))?;
+    NativeWaiter::register(waiter, wakeup_of(task)?.unbind(), Some(task.get().context(py).unbind()))?;
     remember(task, waiter)
 }
 
@@ -224,7 +236,7 @@ fn wait_for_foreign(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyRes
     let add_done_callback = awaited.getattr(intern!(py, "add_done_callback"))?;
     let wakeup = wakeup_of(task)?;
     let context = task.get().context(py);
-    let arguments = [wakeup.as_borrowed(), context.bind_borrowed(py)];
+    let arguments = [wakeup.as_borrowed(), context.as_borrowed()];
     let keyword = imports(py)?.context_keyword.bind(py);
     call::call_with_keywords(add_done_callback.as_borrowed(), &arguments, keyword)?;
     remember(task, awaited)

@@ -1,12 +1,12 @@
 //! The native `Task`: a future that runs a coroutine. How it runs is in [`step`].
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::{PyDict, PyString, PyStringMethods, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 use pyo3::{Borrowed, PyTraverseError, ffi, intern};
 
 use super::future::{Future, as_native};
@@ -24,6 +24,9 @@ use crate::imports::imports;
 
 /// How many tasks are alive in this process; counted as handles are.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of the next task that is given no name. asyncio's own tasks are counted by themselves.
+static COUNTER: AtomicU64 = AtomicU64::new(1);
 
 /// How many native tasks are alive in this process.
 pub fn live_tasks() -> usize {
@@ -53,8 +56,8 @@ pub(super) struct State {
 }
 
 enum Name {
-    /// asyncio's number for a task that was given no name.
-    Number(Py<PyAny>),
+    /// Of a task that was given none.
+    Number(u64),
     Given(Py<PyString>),
 }
 
@@ -138,7 +141,7 @@ impl Task {
             return Err(PyTypeError::new_err(format!("a coroutine was expected, got {}", coroutine.repr()?)));
         }
         let name = match options.name {
-            None => Name::Number(registry::next_number(py)?),
+            None => Name::Number(COUNTER.fetch_add(1, Relaxed)),
             Some(name) => Name::Given(name.str()?.unbind()),
         };
         let context = match options.context {
@@ -165,8 +168,8 @@ impl Task {
     }
 
     /// The context of its coroutine.
-    pub fn context(&self, py: Python<'_>) -> Py<PyAny> {
-        self.state.with(py, |state| state.context.clone_ref(py))
+    pub fn context<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.state.with(py, |state| state.context.bind(py).clone())
     }
 
     /// asyncio's `Task.cancel`: ask the coroutine to end; whether it was pending.
@@ -298,7 +301,7 @@ impl Task {
     }
 
     /// Return the context of the coroutine.
-    fn get_context(&self, py: Python<'_>) -> Py<PyAny> {
+    fn get_context<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.context(py)
     }
 
@@ -306,12 +309,12 @@ impl Task {
     fn get_name(&self, py: Python<'_>) -> PyResult<Py<PyString>> {
         let number = self.state.with(py, |state| match &state.name {
             Name::Given(name) => Err(name.clone_ref(py)),
-            Name::Number(number) => Ok(number.clone_ref(py)),
+            Name::Number(number) => Ok(*number),
         });
         match number {
             Err(name) => Ok(name),
             Ok(number) => {
-                let name = PyString::new(py, &format!("Task-{}", number.bind(py).str()?.to_cow()?));
+                let name = PyString::new(py, &format!("Task-{number}"));
                 let previous = self
                     .state
                     .with(py, |state| std::mem::replace(&mut state.name, Name::Given(name.clone().unbind())));

@@ -20,32 +20,46 @@ use crate::imports::imports;
 /// Addresses as the kernel gave them, and the dictionary for everything else.
 #[derive(Default)]
 pub struct Extra {
-    /// Our own address.
-    local: Option<Address>,
-    /// The peer's, which the kernel forgets once the connection is reset.
-    peer: Option<Address>,
+    addresses: Addresses,
     /// What was handed in, and what was converted already.
     pub dictionary: Option<Py<PyDict>>,
 }
 
-/// An address in little memory: every connection keeps two.
-enum Address {
-    Internet4(SocketAddrV4),
-    Other(Box<SocketAddrAny>),
+/// Our own address and the peer's, which the kernel forgets once the connection is reset; in little memory, as every
+/// connection keeps them.
+#[derive(Default)]
+enum Addresses {
+    /// Of what is no socket.
+    #[default]
+    None,
+    Internet4 {
+        local: SocketAddrV4,
+        peer: SocketAddrV4,
+    },
+    Other(Box<[Option<SocketAddrAny>; 2]>),
 }
 
-impl Address {
-    fn new(address: SocketAddrAny) -> Self {
-        match internet_address(&address) {
-            Some(SocketAddr::V4(address)) => Self::Internet4(address),
-            _ => Self::Other(Box::new(address)),
+impl Addresses {
+    fn new(local: Option<SocketAddrAny>, peer: Option<SocketAddrAny>) -> Self {
+        match (local.as_ref().and_then(internet_address), peer.as_ref().and_then(internet_address)) {
+            (Some(SocketAddr::V4(local)), Some(SocketAddr::V4(peer))) => Self::Internet4 { local, peer },
+            _ => Self::Other(Box::new([local, peer])),
         }
     }
 
-    fn get(&self) -> SocketAddrAny {
+    fn local(&self) -> Option<SocketAddrAny> {
         match self {
-            Self::Internet4(address) => SocketAddr::V4(*address).into(),
-            Self::Other(address) => SocketAddrAny::clone(address),
+            Self::None => None,
+            Self::Internet4 { local, .. } => Some(SocketAddr::V4(*local).into()),
+            Self::Other(addresses) => addresses[0].clone(),
+        }
+    }
+
+    fn peer(&self) -> Option<SocketAddrAny> {
+        match self {
+            Self::None => None,
+            Self::Internet4 { peer, .. } => Some(SocketAddr::V4(*peer).into()),
+            Self::Other(addresses) => addresses[1].clone(),
         }
     }
 }
@@ -59,8 +73,10 @@ impl Extra {
     /// Ask the kernel for the addresses of a socket.
     pub fn of_socket(descriptor: &Descriptor, dictionary: Option<Bound<'_, PyDict>>) -> Self {
         Self {
-            local: sys::local_name(descriptor.number()).ok().map(Address::new),
-            peer: sys::peer_name(descriptor.number()).ok().flatten().map(Address::new),
+            addresses: Addresses::new(
+                sys::local_name(descriptor.number()).ok(),
+                sys::peer_name(descriptor.number()).ok().flatten(),
+            ),
             dictionary: dictionary.map(Bound::unbind),
         }
     }
@@ -103,11 +119,11 @@ impl StreamTransport {
         let found = match name {
             "socket" if is_socket => Self::socket_info(slf)?,
             "sockname" if is_socket => {
-                let local = slf.state().extra.local.as_ref().map(Address::get);
+                let local = slf.state().extra.addresses.local();
                 Self::address_info(slf, local, "getsockname")?
             }
             "peername" if is_socket => {
-                let peer = slf.state().extra.peer.as_ref().map(Address::get);
+                let peer = slf.state().extra.addresses.peer();
                 Self::address_info(slf, peer, "getpeername")?
             }
             _ => return Ok(default.unwrap_or_else(|| py.None())),

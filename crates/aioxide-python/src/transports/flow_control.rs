@@ -4,7 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 /// asyncio's default high-water mark, in bytes.
-const DEFAULT_HIGH: usize = 64 * 1024;
+pub const DEFAULT_HIGH: usize = 64 * 1024;
 
 /// When a protocol is asked to pause and to resume writing.
 pub struct WaterMarks {
@@ -14,8 +14,6 @@ pub struct WaterMarks {
     pub low: usize,
     /// Whether the protocol was paused and not yet resumed.
     pub protocol_paused: bool,
-    /// The high-water mark where the user sets none, in bytes.
-    default_high: usize,
 }
 
 impl Default for WaterMarks {
@@ -27,14 +25,13 @@ impl Default for WaterMarks {
 impl WaterMarks {
     /// Begin with another high-water mark than that of plain transports, in bytes.
     pub fn with_default(high: usize) -> Self {
-        Self { high, low: high / 4, protocol_paused: false, default_high: high }
+        Self { high, low: high / 4, protocol_paused: false }
     }
 
-    /// Set the marks as `WriteTransport.set_write_buffer_limits` documents; ValueError unless
-    /// `high >= low >= 0`.
-    pub fn set(&mut self, high: Option<isize>, low: Option<isize>) -> PyResult<()> {
-        let high =
-            high.unwrap_or_else(|| low.map_or(self.default_high as isize, |low| low.saturating_mul(4)));
+    /// Set the marks as `WriteTransport.set_write_buffer_limits` documents, where `default` is the high one if neither
+    /// is given; ValueError unless `high >= low >= 0`.
+    pub fn set(&mut self, high: Option<isize>, low: Option<isize>, default: usize) -> PyResult<()> {
+        let high = high.unwrap_or_else(|| low.map_or(default as isize, |low| low.saturating_mul(4)));
         let low = low.unwrap_or(high / 4);
         if !(high >= low && low >= 0) {
             return Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")));

@@ -4,14 +4,17 @@
 //! `stream` serves TCP and Unix sockets and both ends of pipes; how they differ is written in [`stream::Kind`].
 //! `tls` is both a protocol of such a transport and a transport itself.
 
+pub mod clients;
 mod closing;
 pub mod datagram;
 mod delivery;
 mod descriptor;
+pub mod event_context;
 mod extra;
 mod flow_control;
 mod lifetime;
 mod protocol;
+mod rare_queue;
 mod reading;
 pub mod scratch;
 mod sendfile;

@@ -11,7 +11,6 @@
 //!   only after its end (`Draining`), so bytes are delivered in order.
 //! - What comes while reading is paused is held and delivered first afterwards.
 
-use std::collections::VecDeque;
 use std::io;
 
 use aioxide_driver::{Buffer, Op, Outcome, Token, sys};
@@ -19,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::protocol::Manner;
+use super::rare_queue::RareQueue;
 use super::stream::{Borrow, Event, Kind, Phase, StreamTransport};
 use crate::error::os_error;
 use crate::event_loop::{Interest, Submission};
@@ -44,7 +44,7 @@ pub struct ReadSide {
     /// Whether the end of file was seen.
     pub ended: bool,
     /// What came while reading was paused; an empty entry is the end of file.
-    pub held: VecDeque<Vec<u8>>,
+    pub held: RareQueue<Vec<u8>>,
     /// How reading failed while it was paused, after what is held.
     failure: Option<io::Error>,
     /// Whether this connection reads large messages.

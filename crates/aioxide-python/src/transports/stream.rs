@@ -18,8 +18,11 @@ use pyo3::pyclass::PyVisit;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{PyTraverseError, intern};
 
+use super::clients::Clients;
 use super::descriptor::Descriptor;
+use super::event_context::EventContext;
 use super::extra::{self, Extra};
+use super::flow_control::DEFAULT_HIGH;
 use super::lifetime::{settle, warn_unclosed};
 use super::protocol::{Manner, Protocol};
 use super::reading::ReadSide;
@@ -29,8 +32,8 @@ use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::ffi::collector::new_with_dictionary;
-use crate::ffi::context;
 use crate::ffi::gil_cell::GilCell;
+use crate::ffi::snapshot;
 use crate::imports::imports;
 
 /// What the descriptor is, and with it how it is read, written and closed.
@@ -99,7 +102,7 @@ pub enum Event {
 #[pyclass(module = "aioxide", weakref, dict, frozen)]
 pub struct StreamTransport {
     pub(super) event_loop: Py<EventLoop>,
-    pub(super) context: Py<PyAny>,
+    context: EventContext,
     pub(super) kind: Kind,
     state: GilCell<State>,
 }
@@ -113,6 +116,8 @@ pub struct State {
     pub(super) writing: WriteSide,
     pub(super) extra: Extra,
     pub(super) server: Option<Py<PyAny>>,
+    /// In which the server finds the transport.
+    clients: Option<Py<Clients>>,
 }
 
 impl State {
@@ -194,7 +199,7 @@ impl StreamTransport {
             dictionary.set_item("pipe", object)?;
             Extra::of_file(dictionary)
         };
-        let run_context = context::copy_current(py)?;
+        let run_context = EventContext::new(snapshot::current(py)?);
         Self::make(event_loop, kind, descriptor, protocol, waiter, extra, server, run_context)
     }
 
@@ -204,7 +209,7 @@ impl StreamTransport {
         connection: OwnedFd,
         protocol: Bound<'_, PyAny>,
         server: Option<Py<PyAny>>,
-        run_context: Py<PyAny>,
+        run_context: EventContext,
     ) -> PyResult<Py<Self>> {
         let descriptor = Descriptor::Native(connection);
         disable_nagle(&descriptor);
@@ -222,7 +227,7 @@ impl StreamTransport {
         let descriptor = Descriptor::Native(connection);
         disable_nagle(&descriptor);
         let extra = Extra::of_socket(&descriptor, None);
-        let run_context = context::copy_current(event_loop.py())?;
+        let run_context = EventContext::new(snapshot::current(event_loop.py())?);
         Self::make(event_loop, Kind::Socket, descriptor, protocol, Some(waiter), extra, None, run_context)
     }
 
@@ -235,7 +240,7 @@ impl StreamTransport {
         waiter: Option<Py<PyAny>>,
         extra: Extra,
         server: Option<Py<PyAny>>,
-        run_context: Py<PyAny>,
+        run_context: EventContext,
     ) -> PyResult<Py<Self>> {
         let py = event_loop.py();
         let number = descriptor.number();
@@ -256,6 +261,7 @@ impl StreamTransport {
                     writing: WriteSide::default(),
                     extra,
                     server: None,
+                    clients: None,
                 }),
             },
         )?;
@@ -284,6 +290,19 @@ impl StreamTransport {
         Ok(())
     }
 
+    /// Keep the map of a server's connections that the transport was entered in, or no more.
+    pub(super) fn enter_clients(slf: &Bound<'_, Self>, clients: Option<Py<Clients>>) {
+        let previous = std::mem::replace(&mut slf.state_mut().clients, clients);
+        drop(previous);
+    }
+
+    fn leave_clients(&self, py: Python<'_>) {
+        let clients = self.state.with(py, |state| state.clients.take());
+        if let Some(clients) = clients {
+            clients.get().forget(py, self);
+        }
+    }
+
     /// Have an event handled in the next turn.
     pub(super) fn schedule(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
         let event_loop = &slf.get().event_loop;
@@ -298,8 +317,7 @@ impl StreamTransport {
     /// Run `body` in the transport's context. Its error is reported, unless it must end the loop.
     pub(super) fn run_as_event(slf: &Bound<'_, Self>, body: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
         let py = slf.py();
-        context::run_in(slf.get().context.bind_borrowed(py), body)
-            .or_else(|error| Self::report(slf, "Exception in a transport", error))
+        slf.get().context.run(py, body).or_else(|error| Self::report(slf, "Exception in a transport", error))
     }
 
     fn dispatch(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
@@ -539,7 +557,7 @@ impl StreamTransport {
         high: Option<isize>,
         low: Option<isize>,
     ) -> PyResult<()> {
-        slf.state_mut().writing.marks.set(high, low)?;
+        slf.state_mut().writing.marks.set(high, low, DEFAULT_HIGH)?;
         // The marks look at what the kernel did not take.
         if slf.state().writing.is_above_high() {
             Self::write_out(slf)?;
@@ -555,7 +573,7 @@ impl StreamTransport {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        visit.call(&self.context)?;
+        self.context.traverse(&visit)?;
         let Some(state) = self.state.look(&visit) else { return Ok(()) };
         if let Some(protocol) = &state.protocol {
             visit.call(&protocol.object)?;
@@ -565,12 +583,14 @@ impl StreamTransport {
         }
         visit.call(&state.extra.dictionary)?;
         visit.call(state.writing.file.waiter())?;
+        visit.call(&state.clients)?;
         visit.call(&state.server)
     }
 
     fn __clear__(&self) {
         // Taken first and dropped last: dropping may run code that looks at this transport.
         let taken = Python::attach(|py| {
+            self.leave_clients(py);
             let mut state = self.state.borrow_mut(py);
             let waiter = state.writing.file.take_waiter();
             (state.protocol.take(), state.server.take(), state.extra.dictionary.take(), waiter)
@@ -582,6 +602,10 @@ impl StreamTransport {
 impl Drop for StreamTransport {
     /// Warn of a transport that nobody closed, as asyncio's `__del__` does.
     fn drop(&mut self) {
+        if self.state.get_mut().clients.is_some() {
+            // Where the interpreter is gone nobody will look for it.
+            let _ = Python::try_attach(|py| self.leave_clients(py));
+        }
         if self.state.get_mut().descriptor.is_closed() {
             return;
         }

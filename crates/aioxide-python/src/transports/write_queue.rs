@@ -6,7 +6,6 @@
 //! # Invariant
 //! Python objects leave by return; the queue drops none.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 
@@ -15,6 +14,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::rare_queue::RareQueue;
 use super::reading::is_not_ready;
 use super::stream::Kind;
 use crate::ffi::buffer::Contiguous;
@@ -46,7 +46,7 @@ pub enum Data<'a, 'py> {
 pub struct WriteQueue {
     first: Option<Piece>,
     /// What is behind the first.
-    rest: VecDeque<Piece>,
+    rest: RareQueue<Piece>,
     /// Whether more than one write was queued since the queue was empty.
     several: bool,
 }
@@ -117,9 +117,6 @@ impl WriteQueue {
     pub fn pop_front(&mut self) -> Option<Piece> {
         let first = self.first.take()?;
         self.first = self.rest.pop_front();
-        if self.first.is_none() {
-            self.rest = VecDeque::new();
-        }
         Some(first)
     }
 
@@ -146,7 +143,7 @@ impl WriteQueue {
                     Kind::ReadPipe | Kind::WritePipe => sys::write(descriptor, first.rest(py)),
                 }
             } else {
-                let pieces = std::iter::once(first).chain(&self.rest).take(PIECES_PER_CALL);
+                let pieces = std::iter::once(first).chain(self.rest.iter()).take(PIECES_PER_CALL);
                 let pieces: Vec<_> = pieces.map(|piece| IoSlice::new(piece.rest(py))).collect();
                 match kind {
                     Kind::Socket => sys::send_vectored(descriptor, &pieces),

@@ -27,6 +27,7 @@ use self::receiving::ReceiveSide;
 use self::sending::SendSide;
 use super::descriptor::Descriptor;
 use super::extra::ask_replacement;
+use super::flow_control::DEFAULT_HIGH;
 use super::lifetime::{log_expected, reason, settle, warn_unclosed};
 use super::stream::Phase;
 use crate::callback::Callback;
@@ -422,7 +423,7 @@ impl DatagramTransport {
         low: Option<isize>,
     ) -> PyResult<()> {
         Self::check_process(slf)?;
-        slf.borrow_mut().sending.marks.set(high, low)?;
+        slf.borrow_mut().sending.marks.set(high, low, DEFAULT_HIGH)?;
         // The marks look at what the kernel did not take.
         Self::send_queued(slf)?;
         Self::pause_protocol_if_full(slf)

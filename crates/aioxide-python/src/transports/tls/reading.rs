@@ -16,7 +16,7 @@ use crate::transports::streams;
 
 /// So many bytes of cipher text may wait for a protocol that paused reading (asyncio
 /// `constants.FLOW_CONTROL_HIGH_WATER_SSL_READ`).
-const HIGH_WATER: usize = 256 * 1024;
+pub const HIGH_WATER: usize = 256 * 1024;
 
 /// The state of the reading side.
 pub struct ReadSide {

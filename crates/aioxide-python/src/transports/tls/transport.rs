@@ -14,8 +14,8 @@ use pyo3::{Borrowed, PyTraverseError, intern};
 
 use super::engine::{Engine, default_context};
 use super::lower::Lower;
-use super::reading::ReadSide;
-use super::writing::WriteSide;
+use super::reading::{self, ReadSide};
+use super::writing::{self, WriteSide};
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::imports::imports;
@@ -451,7 +451,7 @@ impl TlsTransport {
         high: Option<isize>,
         low: Option<isize>,
     ) -> PyResult<()> {
-        slf.borrow_mut().reading.marks.set(high, low)?;
+        slf.borrow_mut().reading.marks.set(high, low, reading::HIGH_WATER)?;
         Self::control_lower_reading(slf)
     }
 
@@ -505,7 +505,7 @@ impl TlsTransport {
         high: Option<isize>,
         low: Option<isize>,
     ) -> PyResult<()> {
-        slf.borrow_mut().writing.marks.set(high, low)?;
+        slf.borrow_mut().writing.marks.set(high, low, writing::HIGH_WATER)?;
         Self::control_protocol_writing(slf)
     }
 

@@ -17,7 +17,7 @@ use crate::transports::flow_control::WaterMarks;
 use crate::transports::write_queue::{Data, Piece, WriteQueue};
 
 /// So many bytes may wait unless the user says otherwise (asyncio `constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE`).
-const HIGH_WATER: usize = 512 * 1024;
+pub const HIGH_WATER: usize = 512 * 1024;
 
 /// A record's worth of plain text, in bytes (RFC 8446, section 5.1): more is not gathered.
 const RECORD: usize = 16 * 1024;
