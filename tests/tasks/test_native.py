@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import traceback
 import weakref
 
@@ -570,3 +572,73 @@ async def test_an_exception_handler_is_called_by_no_task(loop):
     assert len(seen) == 1
     assert seen[0][0].startswith("Exception in callback")
     assert seen[0][1] is None
+
+
+async def test_a_task_that_nobody_keeps_ends_on_its_own_account(loop):
+    """What is told of it, and what its result does at the end, is not another task's doing."""
+
+    class Result:
+        def __del__(self):
+            seen.append(asyncio.current_task())
+
+    async def failing():
+        raise ValueError("nobody asks")
+
+    async def returning():
+        return Result()
+
+    async def innocent():
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    seen: list[asyncio.Task[None] | None] = []
+    loop.set_exception_handler(lambda loop, context: seen.append(asyncio.current_task()))
+    tasks = []
+    for start in (failing, returning, failing, returning):
+        loop.create_task(start())
+        tasks.append(loop.create_task(innocent()))
+    await asyncio.gather(*tasks)
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert seen == [None] * 4
+
+
+def test_debug_mode_reports_slow_steps_as_nobodys(loop, caplog):
+    async def slow():
+        await asyncio.sleep(0)
+        time.sleep(0.02)
+
+    class Noting(logging.Handler):
+        def emit(self, record):
+            seen.append(asyncio.current_task(loop))
+
+    seen: list[asyncio.Task[None] | None] = []
+    handler = Noting()
+    logging.getLogger("asyncio").addHandler(handler)
+    try:
+        loop.set_debug(True)
+        loop.slow_callback_duration = 0.01
+        loop.run_until_complete(slow())
+    finally:
+        logging.getLogger("asyncio").removeHandler(handler)
+    assert seen
+    assert seen == [None] * len(seen)
+
+
+async def test_a_step_that_leaves_its_task_goes_unnoticed(loop, is_aioxide):
+    async def leaving():
+        asyncio.tasks._leave_task(loop, asyncio.current_task())
+
+    seen: list[str] = []
+    loop.set_exception_handler(lambda loop, context: seen.append(str(context["exception"])))
+    task = loop.create_task(leaving())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    loop.set_exception_handler(None)
+    assert task.done()
+    assert asyncio.current_task() is not task
+    if is_aioxide:
+        assert seen == []
+    else:
+        (message,) = seen
+        assert "leav" in message.lower()

@@ -9,6 +9,7 @@ import socket
 import sys
 import weakref
 
+import aioxide
 import pytest
 from peers import receive_all, receive_exactly, unused_port
 from recorder import Recorder
@@ -437,3 +438,99 @@ async def test_the_socket_of_a_closed_connection_asked_for_too_late_is_none(loop
     sock = protocol.transport.get_extra_info("socket")
     assert sock is None if is_aioxide else sock.fileno() == -1
     await close(server)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="servers know their connections from Python 3.13 on")
+async def test_a_connection_may_change_its_server(loop):
+    accepted = Accepted(loop)
+    servers = [await loop.create_server(accepted, "127.0.0.1", 0) for _ in range(2)]
+    first, second = servers
+    with socket.create_connection(first.sockets[0].getsockname()):
+        (protocol,) = await accepted.count(1)
+        second._clients.discard(protocol.transport)
+        assert set(first._clients) == {protocol.transport}
+        second._attach(protocol.transport)
+        assert protocol.transport in second._clients
+        second._detach(protocol.transport)
+        assert not second._clients
+        await accepted.end()
+        await asyncio.sleep(0)
+        first._clients.discard(protocol.transport)
+        del protocol
+        accepted.protocols.clear()
+        gc.collect()
+        assert not list(first._clients)
+        assert not list(second._clients)
+    for server in servers:
+        await close(server)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="servers know their connections from Python 3.13 on")
+async def test_a_server_may_have_connections_of_other_kinds(loop):
+    class Foreign:
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    foreign = [Foreign(), Foreign()]
+    for transport in foreign:
+        server._attach(transport)
+    assert len(server._clients) == 2
+    assert foreign[0] in server._clients
+    server.close_clients()
+    assert [transport.closed for transport in foreign] == [True, True]
+    server._detach(foreign[0])
+    assert set(server._clients) == {foreign[1]}
+    del transport, foreign
+    assert not server._clients
+    server.close()
+    await asyncio.sleep(0)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="servers know their connections from Python 3.13 on")
+def test_who_dies_with_a_connection_does_not_find_it(loop, is_aioxide):
+    """Not even where that runs between the connection's last reference and its end."""
+    if not is_aioxide:
+        pytest.skip("asyncio lets go of everything at once")
+
+    class Looking:
+        def called(self, _):
+            """Be kept as a bound method."""
+
+        def __del__(self):
+            seen.append(list(server._clients))
+
+    class Forgotten(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.pause_reading()
+            kept.append(transport)
+
+    async def serve():
+        server = await loop.create_server(Forgotten, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            while not kept:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return server
+
+    kept: list[asyncio.Transport] = []
+    seen: list[list[asyncio.Transport]] = []
+    server = loop.run_until_complete(serve())
+    assert len(server._clients) == 1
+    other = type(loop)()
+    other.set_task_factory(aioxide.native_task_factory)
+    future = other.create_future()
+    future.set_result(None)
+    other.close()
+    # What this lets go of goes when an object of aioxide's is destroyed next.
+    with pytest.raises(RuntimeError, match="closed"):
+        future.add_done_callback(Looking().called)
+    kept.clear()
+    gc.collect()
+    assert seen == [[]]
+    assert not list(server._clients)
+    server.close()
+    loop.run_until_complete(asyncio.sleep(0))

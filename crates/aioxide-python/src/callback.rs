@@ -119,6 +119,7 @@ impl Callback {
                 let result = step::run(task.bind(py), exception);
                 let result =
                     result.or_else(|error| EventLoop::report_task_error(event_loop, error, task.as_any()));
+                registry::settle_before_the_end_of(event_loop, &task);
                 call::release(py, task);
                 result
             }
@@ -126,6 +127,7 @@ impl Callback {
                 let result = step::run_woken(task.bind(py), future.bind(py));
                 let result =
                     result.or_else(|error| EventLoop::report_task_error(event_loop, error, task.as_any()));
+                registry::settle_before_the_end_of(event_loop, &task);
                 call::release(py, task);
                 call::release(py, future);
                 result

@@ -325,6 +325,7 @@ fn run_watched(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResul
     }
     let began = EventLoop::clock(event_loop)?;
     let result = callback.run(event_loop);
+    registry::settle(event_loop);
     event_loop.setattr(current_handle, py.None())?;
     result?;
     let seconds = EventLoop::clock(event_loop)? - began;

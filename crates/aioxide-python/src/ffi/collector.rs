@@ -32,8 +32,14 @@ pub fn show<T: PyClass>(object: &Bound<'_, T>) {
 /// Whether anybody holds the object besides the caller.
 #[inline]
 pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
+    is_held_by_more_than(object, 1)
+}
+
+/// Whether there are more than so many references to the object.
+#[inline]
+pub fn is_held_by_more_than<T>(object: &Bound<'_, T>, count: ffi::Py_ssize_t) -> bool {
     // SAFETY: the object is alive.
-    unsafe { ffi::Py_REFCNT(object.as_ptr()) > 1 }
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) > count }
 }
 
 /// Whether anybody besides the caller holds the object, or can come to it by a weak reference.

@@ -19,6 +19,7 @@ use pyo3::types::PyDict;
 use super::task::Task;
 use crate::event_loop::EventLoop;
 use crate::ffi::call::call;
+use crate::ffi::collector::is_held_by_more_than;
 use crate::ffi::weak_set::{self, Registry};
 
 /// asyncio's books of tasks.
@@ -153,6 +154,16 @@ pub fn run_as<R>(
 pub fn settle(event_loop: &Bound<'_, EventLoop>) {
     if event_loop.get().task_lingers.load(Relaxed) {
         dismiss(event_loop);
+    }
+}
+
+/// As [`settle`], where a task that a step was taken of may die with the caller's reference: what then runs is the
+/// program's.
+#[inline]
+pub fn settle_before_the_end_of(event_loop: &Bound<'_, EventLoop>, task: &Py<Task>) {
+    // The caller's, and asyncio's.
+    if !is_held_by_more_than(task.bind(event_loop.py()), 2) {
+        settle(event_loop);
     }
 }
 

@@ -80,6 +80,7 @@ fn step(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>, leaving: Leaving) 
     let py = task.py();
     let future = task.as_super().get();
     if !future.is_pending(py) {
+        registry::settle(future.event_loop().bind(py));
         let exception = exception.unwrap_or_else(|| py.None());
         let message = format!("__step(): already done: {} {}", task.repr()?, exception.bind(py).repr()?);
         let class = imports(py)?.invalid_state_error.bind(py);

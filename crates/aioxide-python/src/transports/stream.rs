@@ -290,10 +290,18 @@ impl StreamTransport {
         Ok(())
     }
 
-    /// Keep the map of a server's connections that the transport was entered in, or no more.
-    pub(super) fn enter_clients(slf: &Bound<'_, Self>, clients: Option<Py<Clients>>) {
-        let previous = std::mem::replace(&mut slf.state_mut().clients, clients);
-        drop(previous);
+    /// Keep the map of a server's connections that the transport is about to be entered in, and be in no other.
+    pub(super) fn enter_clients(slf: &Bound<'_, Self>, clients: Py<Clients>) {
+        slf.get().leave_clients(slf.py());
+        slf.state_mut().clients = Some(clients);
+    }
+
+    /// Be no longer in such a map.
+    pub(super) fn leave_clients_of(slf: &Bound<'_, Self>, clients: &Bound<'_, Clients>) {
+        let is_there = slf.state().clients.as_ref().is_some_and(|known| known.is(clients));
+        if is_there {
+            slf.get().leave_clients(slf.py());
+        }
     }
 
     fn leave_clients(&self, py: Python<'_>) {
