@@ -72,6 +72,9 @@ bench-page: $(VENV)/.extension ## benchmarks/RESULTS.md from the saved runs besi
 check-cost: $(VENV)/.extension ## instructions per operation, counted by valgrind, against those in the repository
 	$(BIN)/python benchmarks/cost.py $(COST_FLAGS)
 
+bench-floor: $(VENV)/.extension $(VENV)/.rivals ## how fast rows could be if our own code cost nothing, counted by valgrind
+	$(BIN)/python benchmarks/floor.py $(BENCH_FLAGS)
+
 check: check-rust check-python ## formatting, lints, layering, types
 
 check-rust: $(VENV)/.packages $(DENY) ## fmt, clippy, cargo deny, documentation warnings
@@ -129,4 +132,4 @@ $(VENV)/.rivals: $(CREATED) tools/install_rivals.sh $(BENCH_REQUIREMENTS)
 .tools/bin/cargo-fuzz: | tools
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off cargo install --quiet --locked --root .tools cargo-fuzz@0.13.2
 
-.PHONY: help run test test-rust test-loom test-python test-all test-strict fuzz miri bench bench-redis bench-page check-cost check check-rust check-python docs format clean tools redis postgresql
+.PHONY: help run test test-rust test-loom test-python test-all test-strict fuzz miri bench bench-redis bench-page bench-floor check-cost check check-rust check-python docs format clean tools redis postgresql
