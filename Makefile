@@ -72,7 +72,7 @@ bench-page: $(VENV)/.extension ## benchmarks/RESULTS.md from the saved runs besi
 check-cost: $(VENV)/.extension ## instructions per operation, counted by valgrind, against those in the repository
 	$(BIN)/python benchmarks/cost.py $(COST_FLAGS)
 
-bench-floor: $(VENV)/.extension $(VENV)/.rivals ## how fast rows could be if our own code cost nothing, counted by valgrind
+bench-floor: $(VENV)/.extension ## how much faster rows would be if our own code cost nothing, by valgrind
 	$(BIN)/python benchmarks/floor.py $(BENCH_FLAGS)
 
 check: check-rust check-python ## formatting, lints, layering, types

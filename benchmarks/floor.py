@@ -1,12 +1,12 @@
-"""Tell how fast a scheduling row could be if aioxide's own code cost nothing.
+"""Tell how much faster a scheduling row would be if aioxide's own code cost nothing.
 
-    python benchmarks/floor.py [--peer LOOP] [--only ROWS] [--json FILE]
+    python benchmarks/floor.py [--only ROWS] [--json FILE]
 
 Most of what a task or a callback costs is the interpreter's: the coroutine, the C Task, `asyncio.gather`.
-valgrind's callgrind counts the instructions of an operation, by the library that they belong to, on the peer
-and on aioxide, with asyncio's tasks and with native ones. The *limit* is the ratio that would be left with
-all of aioxide's library taken away: a target beyond it cannot be reached by making that faster, only by
-having the interpreter do less. Instructions are not time, but no noise either.
+valgrind's callgrind counts the instructions of an operation by the library that they belong to, with
+asyncio's tasks and with native ones. *At most* is how many times as fast the row would be with all of aioxide
+taken away: what a target asks beyond that, the interpreter would have to give. Instructions are not time, but
+no noise either.
 
 Each operation is counted as the difference between a run of N and one of 2 N, without the garbage collector.
 """
@@ -14,7 +14,6 @@ Each operation is counted as the difference between a run of N and one of 2 N, w
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import json
 import os
@@ -27,7 +26,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 COUNT = 2_000
 ROWS = {
@@ -45,24 +43,14 @@ OURS = "_rust."
 """What the name of aioxide's library has, and no other's."""
 
 
-def new_loop(name: str) -> asyncio.AbstractEventLoop:
-    """Make a loop of a peer's, or aioxide's."""
-    if not name.startswith("aioxide"):
-        loop: asyncio.AbstractEventLoop = __import__(name).new_event_loop()
-        return loop
-    import aioxide
-
-    ours = aioxide.EventLoop("uring")
-    if name.endswith("+native"):
-        ours.set_task_factory(aioxide.native_task_factory)
-    return ours
-
-
-def perform(name: str, scenario: str, count: int) -> None:
+def perform(scenario: str, count: int, *, native: bool) -> None:
     """Be the process that is counted."""
+    import aioxide
     from aioxide.bench.scheduling import SCENARIOS
 
-    loop = new_loop(name)
+    loop = aioxide.EventLoop("uring")
+    if native:
+        loop.set_task_factory(aioxide.native_task_factory)
     gc.disable()
     try:
         loop.run_until_complete(SCENARIOS[scenario](count))
@@ -93,62 +81,52 @@ def by_library(lines: Iterator[str]) -> Counter[str]:
     return counts
 
 
-def instructions(name: str, scenario: str, count: int) -> Counter[str]:
+def instructions(scenario: str, count: int, *, native: bool) -> Counter[str]:
     """Count the instructions of a whole process."""
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as counted:
         words = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={counted.name}"]
-        words += [sys.executable, __file__, "--perform", name, scenario, str(count)]
+        words += [sys.executable, __file__, "--perform", scenario, str(count), str(int(native))]
         variables = dict(os.environ) | {"PYTHONHASHSEED": "0"}
         finished = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
         if finished.returncode:
-            raise SystemExit(f"{scenario} on {name} cannot be counted:\n{finished.stderr.strip()}")
+            raise SystemExit(f"{scenario} cannot be counted:\n{finished.stderr.strip()}")
         return by_library(counted)
 
 
-def measure(row: str, peer: str, pool: ThreadPoolExecutor) -> dict[str, dict[str, float]]:
-    """Return instructions per operation of each loop: all, and those of aioxide's library."""
-    loops = [peer, "aioxide"] + ([] if row in WITHOUT_TASKS else ["aioxide+native"])
-    runs = {
-        name: [pool.submit(instructions, name, ROWS[row], times * COUNT) for times in (1, 2)]
-        for name in loops
-    }
-    measured = {}
-    for name, (once, twice) in runs.items():
-        counts = twice.result()
-        counts.subtract(once.result())
-        own = sum(count for library, count in counts.items() if OURS in library)
-        measured[name] = {"all": counts.total() / COUNT, "own": own / COUNT}
-    return measured
+def measure(row: str, pool: ThreadPoolExecutor, *, native: bool) -> tuple[float, float]:
+    """Return instructions per operation: all, and those of aioxide's library."""
+    once, twice = (pool.submit(instructions, ROWS[row], times * COUNT, native=native) for times in (1, 2))
+    counts = twice.result()
+    counts.subtract(once.result())
+    own = sum(count for library, count in counts.items() if OURS in library)
+    return counts.total() / COUNT, own / COUNT
 
 
 def main() -> None:
     """Measure the rows and print them."""
     parser = argparse.ArgumentParser(
-        description="Tell what would be left if aioxide's own code cost nothing."
+        description="Tell what would be gained if aioxide's own code cost nothing."
     )
-    parser.add_argument("--peer", default="uvloop", help="the loop to compare with (uvloop)")
     parser.add_argument("--only", default="", metavar="ROWS", help="a regular expression")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save what was counted")
     options = parser.parse_args()
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind is not installed: nothing is counted")
-    results: dict[str, Any] = {}
-    print(f"{'instructions per operation':<36} {options.peer:>11} {'aioxide':>11} its own  ratio  limit")
+    results = {}
+    print(f"{'instructions per operation':<34} {'all':>7} {'our own':>8}  at most")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for row in filter(re.compile(options.only).search, ROWS):
-            results[row] = measured = measure(row, options.peer, pool)
-            theirs = measured[options.peer]["all"]
-            for name in list(measured)[1:]:
-                ours, own = measured[name]["all"], measured[name]["own"]
-                label = row + (" (native)" if name.endswith("+native") else "")
-                ratios = f"{theirs / ours:>6.2f} {theirs / (ours - own):>6.2f}"
-                print(f"{label:<36} {theirs:>11,.0f} {ours:>11,.0f} {own:>7,.0f} {ratios}", flush=True)
+            for native in (False, True)[: 1 if row in WITHOUT_TASKS else 2]:
+                total, own = measure(row, pool, native=native)
+                label = f"{row} (native)" if native else row
+                results[label] = {"all": total, "own": own}
+                print(f"{label:<34} {total:>7,.0f} {own:>8,.0f} {total / (total - own):>7.2f}x", flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--perform"]:
-        perform(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        perform(sys.argv[2], int(sys.argv[3]), native=sys.argv[4] == "1")
     else:
         main()
