@@ -2,7 +2,7 @@
 //!
 //! What a protocol sets in one call it finds in the next, as with asyncio, where all of them run in the context of one
 //! handle. Nearly no protocol sets anything, and a context for every connection would be as large as a small protocol. So
-//! connections share a [snapshot](crate::ffi::snapshot), until an event sets a variable: from then on the context in which it
+//! connections share a [snapshot], until an event sets a variable: from then on the context in which it
 //! did is the transport's own.
 
 use pyo3::PyTraverseError;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 /// See the module's docs.
+#[expect(clippy::box_collection, reason = "a queue is four words, and every connection has two")]
 pub struct RareQueue<T>(Option<Box<VecDeque<T>>>);
 
 impl<T> Default for RareQueue<T> {
