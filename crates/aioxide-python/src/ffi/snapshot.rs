@@ -190,26 +190,20 @@ pub fn give_back_unchanged(py: Python<'_>, copy: Py<PyAny>, snapshot: &Py<PyAny>
         }
         _ => Some(copy),
     });
-    if is_surplus { None } else { left }
+    match left {
+        Some(surplus) if is_surplus => {
+            release(py, surplus);
+            None
+        }
+        left => left,
+    }
 }
 
 /// Keep the copy for the next handle where it is as it was: no variable was set, and nobody has it.
 #[inline]
 pub fn give_back(py: Python<'_>, copy: Py<PyAny>, snapshot: &Py<PyAny>) {
-    let surplus = KEPT.with(py, |kept| match kept.places {
-        Some(places)
-            if kept.loops > 0
-                && kept.copy.is_none()
-                && !is_shared(copy.bind(py))
-                && places.mapping_of(&copy) == places.mapping_of(snapshot) =>
-        {
-            kept.copy = Some(copy);
-            None
-        }
-        _ => Some(copy),
-    });
-    if let Some(copy) = surplus {
-        release(py, copy);
+    if let Some(changed) = give_back_unchanged(py, copy, snapshot) {
+        release(py, changed);
     }
 }
 
