@@ -49,7 +49,8 @@ test-python: $(VENV)/.extension $(VENV)/.ecosystem redis postgresql ## pytest: t
 fuzz: .tools/bin/cargo-fuzz ## the decoders fed with what no server would send, for FUZZ_SECONDS each (nightly Rust)
 	PATH="$(abspath .tools/bin):$$PATH" tools/fuzz.sh $(FUZZ_SECONDS)
 
-miri: tools ## the protocols' tests in an interpreter that sees undefined behaviour (nightly Rust with miri)
+miri: tools ## the protocols' and the awaitables' tests in an interpreter that sees undefined behaviour (nightly Rust with miri)
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p aioxide-awaitable-abi
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p aioxide-redis --lib proto::
 	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test -p aioxide-redis --test proto
 

@@ -11,17 +11,18 @@
 //!    new is appended, and shows in `size`; what was there stays as it is, for as long as the version.
 //!    So whoever was compiled against a version works with every later table of it that is not smaller
 //!    than the one it knows.
-//! 2. Whoever gets a [`RawFuture`] owns it: it is polled by one thread, which also drops it, once. It is
-//!    not polled after an answer other than [`Status::PENDING`].
+//! 2. Whoever gets a [`RawFuture`] owns it: it is polled by one thread, which also drops it. An answer other than
+//!    [`Status::PENDING`] has dropped it: it is neither polled nor dropped after that.
 //! 3. A [`RawWaker`] that is passed to `poll` is lent for that call; what `clone` returns is owned, and
 //!    goes by `wake` or `drop`. Every function of a waker may be called on any thread.
-//! 4. No function unwinds. Functions that are polled, and those of the interface, are called with the
-//!    interpreter's lock held; a waker's are not.
+//! 4. No function unwinds. Those of a future and of the interface are called with the interpreter's lock held; a waker's
+//!    may be called without.
 //! 5. The values of answers are references to Python objects, here opaque. [`Status::FAILED`] has no
 //!    value: the exception is the thread's current one.
 //! 6. What tables, vtables and names point to lives until the process ends.
 
 mod erased;
+mod memory;
 pub mod waker;
 
 use std::ffi::{CStr, c_int, c_void};
@@ -85,10 +86,10 @@ pub struct RawFuture {
 #[derive(Debug)]
 #[repr(C)]
 pub struct FutureVtable {
-    /// Goes on; where it is done, `value` is written.
+    /// Goes on; where it is done, `value` is written, and the future dropped.
     pub poll:
         unsafe extern "C" fn(data: *mut c_void, waker: *const RawWaker, value: *mut *mut c_void) -> Status,
-    /// Drops it.
+    /// Drops it, where it has not answered.
     pub drop: unsafe extern "C" fn(data: *mut c_void),
 }
 

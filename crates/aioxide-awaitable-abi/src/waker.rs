@@ -12,12 +12,13 @@
 //! - A pointer is made of a reference to the whole object, never of one to its header.
 #![expect(unsafe_code, reason = "an object behind a vtable is cast back to what it was made of")]
 
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{RawWakerVTable, Waker};
 
 use crate::{RawWaker, WakerVtable};
@@ -187,20 +188,20 @@ fn wake_quietly(target: &impl Wake) {
 pub struct Lazy<W> {
     header: RawWaker,
     shared: OnceLock<Shared<W>>,
-    /// What will be shared.
-    target: Mutex<Option<W>>,
+    /// What will be shared. Touched by who initialises `shared`, or has all of this for itself.
+    target: UnsafeCell<Option<W>>,
 }
 
 // SAFETY: the header points to a vtable, which never changes.
 unsafe impl<W: Send> Send for Lazy<W> {}
-// SAFETY: as above.
+// SAFETY: as above; one thread at a time touches the target, see there.
 unsafe impl<W: Send + Sync> Sync for Lazy<W> {}
 
 impl<W: Wake> Lazy<W> {
     /// Keeps it here for the time being.
     pub const fn new(target: W) -> Self {
         let header = RawWaker { vtable: &Lent::<W>::VTABLE };
-        Self { header, shared: OnceLock::new(), target: Mutex::new(Some(target)) }
+        Self { header, shared: OnceLock::new(), target: UnsafeCell::new(Some(target)) }
     }
 
     /// Calls `visit` with a waker.
@@ -210,16 +211,18 @@ impl<W: Wake> Lazy<W> {
         visit(&waker)
     }
 
-    /// What is shared, if somebody has kept a waker or used one; else what was to be.
+    /// Takes what is shared, if somebody has kept a waker or used one; else what was to be.
     ///
     /// # Errors
     /// See above.
-    pub fn into_shared(self) -> Result<Shared<W>, W> {
-        let Self { header: _, shared, target } = self;
-        match (shared.into_inner(), target.into_inner().unwrap_or_else(PoisonError::into_inner)) {
-            (None, Some(target)) => Err(target),
-            (Some(shared), _) => Ok(shared),
-            (None, None) => unreachable!("it is taken by who shares it"),
+    ///
+    /// # Panics
+    /// Where it was taken before.
+    #[inline]
+    pub fn take_shared(&mut self) -> Result<Shared<W>, W> {
+        match self.target.get_mut().take() {
+            Some(target) => Err(target),
+            None => Ok(self.shared.take().expect("it is taken once")),
         }
     }
 
@@ -229,8 +232,9 @@ impl<W: Wake> Lazy<W> {
 
     fn shared(&self) -> &Shared<W> {
         self.shared.get_or_init(|| {
-            let target = self.target.lock().unwrap_or_else(PoisonError::into_inner).take();
-            Shared::new(target.expect("it is taken once, by who shares it"))
+            // SAFETY: one thread at a time initialises, and nobody has all of this for itself while it is lent.
+            let target = unsafe { &mut *self.target.get() };
+            Shared::new(target.take().expect("it is taken once, by who shares it"))
         })
     }
 }

@@ -11,10 +11,15 @@ use pyo3::{IntoPyObject, IntoPyObjectExt};
 /// Makes Python objects of outputs. Whoever polls holds the interpreter's lock.
 pub struct ToPython;
 
-impl<T> Answers<PyResult<T>> for ToPython
+// SAFETY: the functions of a future and of the interface are called with the interpreter's lock held, by the interface's
+// contract (4), and futures are erased for the latter, by who has a `Python` token. An interpreter without a lock
+// has no such memory.
+unsafe impl<T> Answers<PyResult<T>> for ToPython
 where
     T: for<'py> IntoPyObject<'py>,
 {
+    const UNDER_ONE_LOCK: bool = cfg!(not(Py_GIL_DISABLED));
+
     fn answer(output: PyResult<T>) -> RawAnswer {
         // SAFETY: whoever polls holds the interpreter's lock, by the interface's contract (4).
         let py = unsafe { Python::assume_attached() };

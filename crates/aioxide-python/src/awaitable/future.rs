@@ -23,7 +23,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
 use super::waiter::Waiter;
-use super::{Awaitable, Step, Work};
+use super::{Awaitable, Step, Stepped, Work};
 use crate::callback::Callback;
 use crate::event_loop::EventLoop;
 use crate::event_loop::running::runs_here;
@@ -37,6 +37,8 @@ pub enum AnyFuture {
     Own(Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>),
     /// One of an extension's.
     Foreign(ForeignFuture),
+    /// None any more.
+    Over,
 }
 
 impl AnyFuture {
@@ -45,10 +47,12 @@ impl AnyFuture {
         Self::Own(Box::pin(future))
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
+    #[inline(always)]
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Py<PyAny>, Box<PyErr>>> {
         match self {
-            Self::Own(future) => future.as_mut().poll(context),
-            Self::Foreign(future) => Pin::new(future).poll(context),
+            Self::Own(future) => future.as_mut().poll(context).map_err(Box::new),
+            Self::Foreign(future) => future.poll_boxed(context),
+            Self::Over => Poll::Pending,
         }
     }
 }
@@ -68,14 +72,14 @@ impl RustFuture {
     /// purpose would be called.
     #[inline(always)]
     pub fn awaitable(
-        event_loop: &Bound<'_, EventLoop>,
+        event_loop: Bound<'_, EventLoop>,
         name: &'static str,
         future: AnyFuture,
     ) -> PyResult<Py<Awaitable>> {
         event_loop.get().check_process()?;
         Awaitable::of_made(event_loop.py(), name, || {
             Work::Future(Self {
-                event_loop: Some(event_loop.clone().unbind()),
+                event_loop: Some(event_loop.unbind()),
                 future: Some(ThreadBound::new(future)),
                 waking: None,
             })
@@ -83,7 +87,7 @@ impl RustFuture {
     }
 
     /// Poll it.
-    pub fn advance(&mut self, py: Python<'_>) -> PyResult<Step> {
+    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
         let event_loop = self.event_loop.as_ref();
         let future = event_loop.zip(self.future.as_mut()).and_then(|(event_loop, future)| {
             event_loop.get().bound_to_thread(future).map(|future| (event_loop, future))
@@ -91,28 +95,32 @@ impl RustFuture {
         let Some((event_loop, future)) = future else {
             return Err(PyRuntimeError::new_err(
                 "a Rust future is awaited on another loop or thread than it was made for, which does not run here",
-            ));
+            )
+            .into());
         };
         let polled = if let Some(waking) = &self.waking {
             *waking.lock() = Wakefulness::Polled;
             waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)))
         } else {
-            let waking = Lazy::new(Waking::new(event_loop.clone_ref(py)));
+            let mut waking = Lazy::new(Waking::new(event_loop.clone_ref(py)));
             let polled = waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
-            match waking.into_shared() {
+            match waking.take_shared() {
                 Ok(shared) => self.waking = Some(shared),
                 Err(unused) => call::release(py, unused.event_loop),
             }
             polled
         };
-        match polled {
-            Poll::Ready(result) => result.map(Step::Done),
-            Poll::Pending => self.fall_asleep(py),
+        let Poll::Ready(result) = polled else { return self.fall_asleep(py) };
+        // Here and not by `finish`, which would have to find out again that this is its thread.
+        if let AnyFuture::Own(_) = future {
+            drop_quietly(mem::replace(future, AnyFuture::Over));
         }
+        self.future = None;
+        result.map(Step::Done)
     }
 
     /// Have the task wait, unless the future was woken meanwhile.
-    fn fall_asleep(&self, py: Python<'_>) -> PyResult<Step> {
+    fn fall_asleep(&self, py: Python<'_>) -> Stepped {
         // As `sleep(0)`: the task's step goes to the end of the queue.
         let go_on = Ok(Step::Yield(py.None()));
         if self.waking.as_ref().is_some_and(|waking| matches!(*waking.lock(), Wakefulness::Woken)) {

@@ -35,8 +35,8 @@ use crate::event_loop::connecting::Connecting;
 use crate::event_loop::socket_calls::SocketCall;
 use crate::ffi::collector;
 use crate::ffi::gil_cell::GilCell;
-pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
+pub use crate::ffi::iteration::{Step, Stepped};
 use crate::ffi::reuse::{Kept, Reused};
 use crate::streams::operation::Operation;
 
@@ -56,7 +56,7 @@ pub enum Work {
 
 impl Work {
     /// Go on, or fail with what was thrown in.
-    fn advance(&mut self, py: Python<'_>, thrown: Option<PyErr>) -> PyResult<Step> {
+    fn advance(&mut self, py: Python<'_>, thrown: Option<Box<PyErr>>) -> Stepped {
         match (self, thrown) {
             (Self::Stream(operation), None) => operation.advance(py),
             (Self::Stream(operation), Some(error)) => operation.throw(py, error),
@@ -136,7 +136,11 @@ impl Awaitable {
                 Bound::new(py, Self { head: GilCell::new(head), work: GilCell::new(None) })?
             }
         };
-        *awaitable.get().work.borrow_mut(py) = Some(make());
+        let mut work = awaitable.get().work.borrow_mut(py);
+        // It is none already; said once more, what is made next is made here and not moved here.
+        *work = None;
+        *work = Some(make());
+        drop(work);
         *awaitable.get().head.borrow_mut(py) = Head { phase: Phase::Created, name };
         Ok(awaitable.unbind())
     }
@@ -164,20 +168,20 @@ impl Awaitable {
     }
 
     /// Let the work go on, with an exception or without.
-    fn advance(slf: &Bound<'_, Self>, thrown: Option<PyErr>) -> PyResult<Step> {
+    fn advance(slf: &Bound<'_, Self>, thrown: Option<Box<PyErr>>) -> Stepped {
         let py = slf.py();
         let this = slf.get();
         let Head { phase, name } = this.head(py);
         match (phase, &thrown) {
-            (Phase::Running, _) => return Err(PyValueError::new_err("coroutine already executing")),
-            (Phase::Finished, _) => return Err(reused(name)),
+            (Phase::Running, _) => return Err(PyValueError::new_err("coroutine already executing").into()),
+            (Phase::Finished, _) => return Err(reused(name).into()),
             (Phase::Suspended, None) if this.is_waiting(py) => {
-                return Err(PyRuntimeError::new_err(format!("{name}() is being awaited already")));
+                return Err(PyRuntimeError::new_err(format!("{name}() is being awaited already")).into());
             }
             (Phase::Created, Some(_)) => {
                 // Nothing of it has begun.
                 this.finish(py);
-                return Err(thrown.unwrap_or_else(|| reused(name)));
+                return Err(thrown.unwrap_or_else(|| reused(name).into()));
             }
             _ => {}
         }
@@ -187,10 +191,11 @@ impl Awaitable {
             match &mut *work {
                 Some(work) => {
                     catch_unwind(AssertUnwindSafe(|| work.advance(py, thrown))).unwrap_or_else(|_| {
-                        Err(PySystemError::new_err(format!("{name}() panicked; please report this as a bug")))
+                        Err(PySystemError::new_err(format!("{name}() panicked; please report this as a bug"))
+                            .into())
                     })
                 }
-                None => Err(reused(name)),
+                None => Err(reused(name).into()),
             }
         };
         if matches!(advanced, Ok(Step::Yield(_))) {
@@ -200,12 +205,16 @@ impl Awaitable {
             return advanced;
         }
         this.finish(py);
-        if advanced.is_ok() { advanced } else { advanced.map_err(|error| without_stop_iteration(py, error)) }
+        if advanced.is_ok() {
+            advanced
+        } else {
+            advanced.map_err(|error| without_stop_iteration(py, *error).into())
+        }
     }
 
     /// A step as the methods answer it: a value is the argument of a StopIteration.
-    fn answer(py: Python<'_>, step: PyResult<Step>) -> PyResult<Py<PyAny>> {
-        match step? {
+    fn answer(py: Python<'_>, step: Stepped) -> PyResult<Py<PyAny>> {
+        match step.map_err(|error| *error)? {
             Step::Yield(yielded) => Ok(yielded),
             Step::Done(value) if value.is_none(py) => Err(PyStopIteration::new_err(())),
             Step::Done(value) => Err(returned(py, value)),
@@ -248,12 +257,12 @@ impl Reused for Awaitable {
 }
 
 impl Steps for Awaitable {
-    fn step(slf: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Step> {
+    fn step(slf: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> Stepped {
         if let Some(sent) = sent
             && !sent.is_none()
             && slf.get().head(slf.py()).phase == Phase::Created
         {
-            return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
+            return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine").into());
         }
         Self::advance(slf, None)
     }
@@ -290,7 +299,7 @@ impl Awaitable {
         if traceback.is_some() {
             error.set_traceback(slf.py(), traceback);
         }
-        Self::answer(slf.py(), Self::advance(slf, Some(error)))
+        Self::answer(slf.py(), Self::advance(slf, Some(error.into())))
     }
 
     /// End the work.

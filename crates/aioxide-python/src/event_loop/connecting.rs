@@ -21,7 +21,7 @@ use super::EventLoop;
 use super::socket_calls::Readiness;
 use super::watchers::Direction;
 use crate::awaitable::waiter::Waiter;
-use crate::awaitable::{Awaitable, Step, Work};
+use crate::awaitable::{Awaitable, Step, Stepped, Work};
 use crate::convert::address;
 use crate::error::os_error;
 use crate::ffi::call;
@@ -62,13 +62,13 @@ impl Connecting {
     }
 
     /// Go on.
-    pub fn advance(&mut self, py: Python<'_>) -> PyResult<Step> {
+    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
         self.wait.end();
         match std::mem::replace(&mut self.stage, Stage::Begin) {
             Stage::Begin => self.begin(py),
             Stage::Connecting(socket) => match sys::take_socket_error(socket.as_raw_fd()) {
                 Ok(()) => self.make(py, socket),
-                Err(error) => Err(self.failed(py, &error)),
+                Err(error) => Err(self.failed(py, &error).into()),
             },
             Stage::Made { transport, protocol, waiter } => {
                 waiter.call_method0(py, "result")?;
@@ -78,7 +78,7 @@ impl Connecting {
     }
 
     /// Fail with what was thrown in.
-    pub fn throw(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Step> {
+    pub fn throw(&mut self, py: Python<'_>, error: Box<PyErr>) -> Stepped {
         if let Stage::Made { transport, .. } = std::mem::replace(&mut self.stage, Stage::Begin) {
             StreamTransport::begin_closing(transport.bind(py))?;
         }
@@ -93,7 +93,7 @@ impl Connecting {
         }
     }
 
-    fn begin(&mut self, py: Python<'_>) -> PyResult<Step> {
+    fn begin(&mut self, py: Python<'_>) -> Stepped {
         let event_loop = self.wait.event_loop().bind(py).get();
         event_loop._check_closed()?;
         event_loop.check_thread()?;
@@ -106,11 +106,11 @@ impl Connecting {
                 self.stage = Stage::Connecting(socket);
                 Ok(step)
             }
-            Err(error) => Err(os_error(py, &error)),
+            Err(error) => Err(os_error(py, &error).into()),
         }
     }
 
-    fn make(&mut self, py: Python<'_>, socket: OwnedFd) -> PyResult<Step> {
+    fn make(&mut self, py: Python<'_>, socket: OwnedFd) -> Stepped {
         let event_loop = self.wait.event_loop().bind(py);
         let protocol = call::call(self.protocol_factory.bind_borrowed(py), &[])?;
         let waiter = Waiter::new(py, event_loop.clone().into_any().unbind())?;

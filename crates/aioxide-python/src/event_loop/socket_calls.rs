@@ -22,7 +22,7 @@ use pyo3::types::PyBytes;
 use super::watchers::Direction;
 use super::{EventLoop, Interest, Submission};
 use crate::awaitable::waiter::Waiter;
-use crate::awaitable::{Awaitable, Step, Work};
+use crate::awaitable::{Awaitable, Step, Stepped, Work};
 use crate::error::os_error;
 use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
@@ -75,7 +75,7 @@ impl SocketCall {
     }
 
     /// Go on.
-    pub fn advance(&mut self, py: Python<'_>) -> PyResult<Step> {
+    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
         self.wait.end();
         if !std::mem::replace(&mut self.has_begun, true) {
             self.check(py)?;
@@ -180,7 +180,7 @@ impl Readiness {
     }
 
     /// Begin to wait: the step to answer with.
-    pub fn begin(&mut self, py: Python<'_>, descriptor: RawFd, direction: Direction) -> PyResult<Step> {
+    pub fn begin(&mut self, py: Python<'_>, descriptor: RawFd, direction: Direction) -> Stepped {
         let op = match direction {
             Direction::Read => Op::WaitReadable { descriptor, repeat: false },
             Direction::Write => Op::WaitWritable { descriptor, repeat: false },
@@ -194,7 +194,7 @@ impl Readiness {
                 self.pending = Some((token, waiter.clone_ref(py)));
                 Ok(Step::Yield(waiter.into_any()))
             }
-            Submission::Done(Outcome::Failed(error), _interest) => Err(os_error(py, &error)),
+            Submission::Done(Outcome::Failed(error), _interest) => Err(os_error(py, &error).into()),
             // Ready already: as `sleep(0)`.
             Submission::Done(..) => Ok(Step::Yield(py.None())),
         }

@@ -53,16 +53,28 @@ impl Future for ForeignFuture {
     type Output = PyResult<Py<PyAny>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_boxed(context).map_err(|error| *error)
+    }
+}
+
+impl ForeignFuture {
+    /// As `poll`, with an error that is passed on cheaply.
+    #[inline(always)]
+    pub fn poll_boxed(&mut self, context: &mut Context<'_>) -> Poll<Result<Py<PyAny>, Box<PyErr>>> {
         Pin::new(&mut self.future).poll(context).map(|RawAnswer { status, value }| {
             // SAFETY: whoever polls it is attached, see the invariants.
             let py = unsafe { Python::assume_attached() };
             match status {
                 Status::DONE => {
                     // SAFETY: with this status it is a new reference, or null with an exception set.
-                    unsafe { Bound::from_owned_ptr_or_err(py, value.cast()) }.map(Bound::unbind)
+                    unsafe { Bound::from_owned_ptr_or_err(py, value.cast()) }
+                        .map(Bound::unbind)
+                        .map_err(Box::new)
                 }
-                Status::FAILED => Err(PyErr::fetch(py)),
-                Status(other) => Err(PySystemError::new_err(format!("a Rust future answered {other}"))),
+                Status::FAILED => Err(PyErr::fetch(py).into()),
+                Status(other) => {
+                    Err(PySystemError::new_err(format!("a Rust future answered {other}")).into())
+                }
             }
         })
     }
@@ -131,7 +143,11 @@ unsafe extern "C" fn sleep(nanoseconds: u64) -> RawFuture {
 /// Makes null of nothing.
 struct ToNothing;
 
-impl Answers<()> for ToNothing {
+// SAFETY: the functions of a future and of the interface are called with the interpreter's lock held, by the interface's
+// contract (4). An interpreter without a lock has no such memory.
+unsafe impl Answers<()> for ToNothing {
+    const UNDER_ONE_LOCK: bool = cfg!(not(Py_GIL_DISABLED));
+
     fn answer((): ()) -> RawAnswer {
         RawAnswer { status: Status::DONE, value: ptr::null_mut() }
     }

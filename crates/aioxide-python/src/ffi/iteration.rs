@@ -22,10 +22,13 @@ pub enum Step {
     Done(Py<PyAny>),
 }
 
+/// A step, or why it failed; boxed, for two words are passed on where an exception's nine would be copied.
+pub type Stepped = Result<Step, Box<PyErr>>;
+
 /// A class whose objects are iterated by `await`.
 pub trait Steps: PyTypeInfo {
     /// Go on with the value that was sent, None if there is none.
-    fn step(object: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Step>;
+    fn step(object: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> Stepped;
 }
 
 /// Set the slots of a class, which is T or derived from it. Called once per class, when the module is imported.
@@ -51,7 +54,7 @@ pub fn install<T: Steps>(class: &Bound<'_, PyType>) -> PyResult<()> {
 fn step<T: Steps>(object: &Bound<'_, T>, sent: Option<Borrowed<'_, '_, PyAny>>) -> Option<Step> {
     let error = match catch_unwind(AssertUnwindSafe(|| T::step(object, sent))) {
         Ok(Ok(step)) => return Some(step),
-        Ok(Err(error)) => error,
+        Ok(Err(error)) => *error,
         Err(_panic) => PySystemError::new_err("aioxide panicked; please report this as a bug"),
     };
     error.restore(object.py());

@@ -18,13 +18,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyInt, PyString};
 use pyo3::{PyTypeInfo, ffi};
 
+use super::call::release;
 use super::collector::is_shared;
 use super::gil_cell::GilCell;
-
-unsafe extern "C" {
-    // PyO3 advises against it from 3.12 on, where the function that it advises came.
-    fn PyErr_Restore(class: *mut ffi::PyObject, exception: *mut ffi::PyObject, traceback: *mut ffi::PyObject);
-}
 
 struct Lending {
     exception: Option<Py<PyAny>>,
@@ -103,7 +99,9 @@ pub fn lend(value: &Bound<'_, PyAny>) -> bool {
         Some((exception.clone(), previous))
     });
     let Some((exception, previous)) = lent else { return false };
-    drop(previous);
+    if let Some(previous) = previous {
+        release(py, previous);
+    }
     restore(exception);
     true
 }
@@ -147,7 +145,14 @@ fn take_all(exception: &Bound<'_, PyAny>) -> [Option<Py<PyAny>>; 4] {
 
 /// Make an exception the current one, without the context and the traceback that raising adds.
 fn restore(exception: Bound<'_, PyAny>) {
-    let class = exception.get_type();
-    // SAFETY: the call takes over both references, which are of an exception and its class.
-    unsafe { PyErr_Restore(class.into_ptr(), exception.into_ptr(), ptr::null_mut()) };
+    #[cfg(Py_3_12)]
+    // SAFETY: the call takes over the reference, which is of an exception.
+    unsafe {
+        ffi::PyErr_SetRaisedException(exception.into_ptr());
+    }
+    #[cfg(not(Py_3_12))]
+    {
+        let py = exception.py();
+        PyErr::from_value(exception).restore(py);
+    }
 }

@@ -10,8 +10,8 @@ use pyo3::{PyTraverseError, intern};
 use super::reader::StreamReader;
 use super::reading::Request;
 use super::writer::StreamWriter;
-use crate::awaitable::Step;
 use crate::awaitable::waiter::Waiter;
+use crate::awaitable::{Step, Stepped};
 use crate::ffi::call;
 
 /// What a stream was asked for.
@@ -24,7 +24,7 @@ pub enum Operation {
 
 impl Operation {
     /// Go on.
-    pub fn advance(&mut self, py: Python<'_>) -> PyResult<Step> {
+    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
         match self {
             Self::Read(read) => read.advance(py),
             Self::Drain(drain) => drain.advance(py),
@@ -32,7 +32,7 @@ impl Operation {
     }
 
     /// End with an exception.
-    pub fn throw(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Step> {
+    pub fn throw(&mut self, py: Python<'_>, error: Box<PyErr>) -> Stepped {
         match self {
             Self::Read(read) => {
                 read.stop_waiting(py);
@@ -94,13 +94,13 @@ impl Read {
         Self { reader, request, has_begun: false, waiter: None }
     }
 
-    fn advance(&mut self, py: Python<'_>) -> PyResult<Step> {
+    fn advance(&mut self, py: Python<'_>) -> Stepped {
         self.stop_waiting(py);
         let reader = self.reader.bind(py);
         if !mem::replace(&mut self.has_begun, true) {
             self.request.check(py)?;
             if let Some(failure) = StreamReader::failure(reader) {
-                return Err(failure);
+                return Err(failure.into());
             }
         }
         if let Some(answer) = StreamReader::answer(reader, &mut self.request)? {
@@ -140,7 +140,7 @@ impl Drain {
         Self { writer, stage: Stage::Begin }
     }
 
-    fn advance(&mut self, py: Python<'_>) -> PyResult<Step> {
+    fn advance(&mut self, py: Python<'_>) -> Stepped {
         let writer = self.writer.bind(py);
         match &self.stage {
             Stage::Begin => {
@@ -156,11 +156,11 @@ impl Drain {
         }
     }
 
-    fn wait_for_protocol(&mut self, py: Python<'_>) -> PyResult<Step> {
+    fn wait_for_protocol(&mut self, py: Python<'_>) -> Stepped {
         let protocol = StreamWriter::protocol_of(self.writer.bind(py), py)?;
         if super::is_our_protocol(&protocol) {
             if protocol.getattr(intern!(py, "_connection_lost"))?.is_truthy()? {
-                return Err(PyConnectionResetError::new_err("Connection lost"));
+                return Err(PyConnectionResetError::new_err("Connection lost").into());
             }
             if !protocol.getattr(intern!(py, "_paused"))?.is_truthy()? {
                 return Ok(Step::Done(py.None()));
@@ -172,11 +172,11 @@ impl Drain {
         first
     }
 
-    fn throw(&mut self, py: Python<'_>, error: PyErr) -> PyResult<Step> {
+    fn throw(&mut self, py: Python<'_>, error: Box<PyErr>) -> Stepped {
         match &self.stage {
             Stage::Helper(helper) => {
                 let throw = intern!(py, "throw");
-                forward(py, call::call_method_of(helper.bind(py), throw, (error.into_value(py),)))
+                forward(py, call::call_method_of(helper.bind(py), throw, ((*error).into_value(py),)))
             }
             Stage::Begin | Stage::Yielded => Err(error),
         }
@@ -184,19 +184,19 @@ impl Drain {
 }
 
 /// Let a coroutine that is awaited within go on.
-fn send_none(coroutine: &Bound<'_, PyAny>) -> PyResult<Step> {
+fn send_none(coroutine: &Bound<'_, PyAny>) -> Stepped {
     let py = coroutine.py();
     forward(py, call::call_method_of(coroutine, intern!(py, "send"), (py.None(),)))
 }
 
 /// What a coroutine that is awaited within answered.
-fn forward(py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>) -> PyResult<Step> {
+fn forward(py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>) -> Stepped {
     match answer {
         Ok(yielded) => Ok(Step::Yield(yielded.unbind())),
         Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
-            error.value(py).getattr(intern!(py, "value")).map(|value| Step::Done(value.unbind()))
+            Ok(Step::Done(error.value(py).getattr(intern!(py, "value"))?.unbind()))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 

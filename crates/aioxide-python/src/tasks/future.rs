@@ -25,7 +25,7 @@ use crate::event_loop::EventLoop;
 use crate::ffi::context;
 use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
-use crate::ffi::iteration::{Step, Steps};
+use crate::ffi::iteration::{Step, Stepped, Steps};
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::ffi::object_slots::Finalized;
 use crate::imports::imports;
@@ -658,16 +658,16 @@ impl FastMethod for Await {
 
 impl Steps for Future {
     /// What is sent is of no interest.
-    fn step(future: &Bound<'_, Self>, _sent: Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Step> {
+    fn step(future: &Bound<'_, Self>, _sent: Option<Borrowed<'_, '_, PyAny>>) -> Stepped {
         let py = future.py();
         match future.get().answer(py)? {
             Answer::Result(result) => Ok(Step::Done(result)),
-            Answer::Error(error) => Err(raised(py, error)),
+            Answer::Error(error) => Err(raised(py, error).into()),
             Answer::Pending => {
                 let was_blocking =
                     future.get().state.with(py, |state| std::mem::replace(&mut state.blocking, true));
                 if was_blocking {
-                    return Err(PyRuntimeError::new_err("await wasn't used with future"));
+                    return Err(PyRuntimeError::new_err("await wasn't used with future").into());
                 }
                 Ok(Step::Yield(future.clone().into_any().unbind()))
             }

@@ -21,8 +21,8 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use super::arguments::encode;
 use super::connection::RedisConnection;
 use super::receiver::Reply;
-use crate::awaitable::Step;
 use crate::awaitable::waiter::Waiter;
+use crate::awaitable::{Step, Stepped};
 use crate::callback::Callback;
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
@@ -115,7 +115,7 @@ impl Call {
     }
 
     /// Go on.
-    pub fn advance(&mut self, py: Python<'_>) -> PyResult<Step> {
+    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::New | Stage::Crowded(_) => match self.commands {
                 Commands::NextMessage => self.listen(py),
@@ -132,9 +132,9 @@ impl Call {
                 match failed {
                     Some(error) => {
                         drop(replies);
-                        Err(self.connection.get().exception(py, &error))
+                        Err(self.connection.get().exception(py, &error).into())
                     }
-                    None => self.finish(py, replies).map(Step::Done),
+                    None => Ok(Step::Done(self.finish(py, replies)?)),
                 }
             }
             Stage::Done => unreachable!("an awaitable that is over is not advanced"),
@@ -151,7 +151,7 @@ impl Call {
         }
     }
 
-    fn send(&mut self, py: Python<'_>) -> PyResult<Step> {
+    fn send(&mut self, py: Python<'_>) -> Stepped {
         let this = self.connection.bind(py).get();
         if this.is_full()? {
             let waiter = Waiter::new(py, this.event_loop.clone_ref(py).into_any())?;
@@ -181,7 +181,7 @@ impl Call {
             Ok(unit) => unit,
             Err(error) => {
                 this.give_back(py, encoded);
-                return Err(error);
+                return Err(error.into());
             }
         };
         let pending = Arc::new(GilCell::new(Pending::new(self.decodes, unit.replies())));
@@ -190,11 +190,11 @@ impl Call {
         this.give_back(py, encoded);
         match sent {
             Ok(()) => self.wait(py, pending),
-            Err(_) => Err(this.exception(py, &Error::Closed)),
+            Err(_) => Err(this.exception(py, &Error::Closed).into()),
         }
     }
 
-    fn wait(&mut self, py: Python<'_>, pending: Arc<GilCell<Pending>>) -> PyResult<Step> {
+    fn wait(&mut self, py: Python<'_>, pending: Arc<GilCell<Pending>>) -> Stepped {
         let event_loop = self.connection.get().event_loop.clone_ref(py);
         let waiter = Waiter::new(py, event_loop.into_any())?;
         let yielded = waiter.clone_ref(py).into_any();
@@ -203,7 +203,7 @@ impl Call {
         Ok(Step::Yield(yielded))
     }
 
-    fn listen(&mut self, py: Python<'_>) -> PyResult<Step> {
+    fn listen(&mut self, py: Python<'_>) -> Stepped {
         let this = self.connection.bind(py).get();
         if let Some(message) = this.take_message(py)? {
             return Ok(Step::Done(message));
