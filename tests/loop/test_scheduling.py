@@ -52,6 +52,30 @@ def test_a_callback_given_during_a_turn_waits_for_the_next(loop):
     assert ran == ["first", "second", "third"]
 
 
+def test_reference_counts_are_what_they_were_also_of_immortal_objects(loop):
+    def callback(*_arguments: object) -> None:
+        pass
+
+    context = contextvars.copy_context()
+    mortal = object()
+    objects = [callback, context, mortal, None, True, 1, (), "interned"]
+    gc.collect()
+    before = [sys.getrefcount(each) for each in objects]
+    for _ in range(1000):
+        for each in objects:
+            loop.call_soon(callback, each, context=context)
+        loop.call_soon(callback, *objects)
+        handle = loop.call_soon(callback, mortal)
+        handle.cancel()
+    del handle
+    run_once(loop)
+    gc.collect()
+    # The interpreter itself may come to hold a few more of its own singletons; a thousand would be ours.
+    after = [sys.getrefcount(each) for each in objects]
+    assert all(abs(now - then) < 50 for now, then in zip(after, before, strict=True)), (before, after)
+    assert after[:3] == before[:3]
+
+
 def test_a_cancelled_handle_does_not_run_and_releases_its_callback(loop):
     class Callback:
         def __call__(self):

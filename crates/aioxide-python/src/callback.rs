@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
 use crate::awaitable::waiter::Waiter;
+use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::event_loop::servers::Listener;
 use crate::ffi::collector::{look_through, show_if_shared};
@@ -83,7 +84,7 @@ pub enum Callback {
 
 impl Callback {
     /// Run it. An error is one that must end the loop: KeyboardInterrupt, SystemExit and the like.
-    pub fn run(self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    pub fn run(self, event_loop: &Bound<'_, EventLoop>) -> ThinResult<()> {
         let py = event_loop.py();
         if !matches!(self, Self::NativeStep { .. } | Self::NativeWakeup { .. }) {
             registry::settle(event_loop);
@@ -136,7 +137,9 @@ impl Callback {
                 run_without_handle(event_loop, &callback, future.as_any(), &context)
             }
             Self::Transport(transport, event) => StreamTransport::handle_event(transport.bind(py), event),
-            Self::Datagram(transport, event) => DatagramTransport::handle_event(transport.bind(py), event),
+            Self::Datagram(transport, event) => {
+                Ok(DatagramTransport::handle_event(transport.bind(py), event)?)
+            }
             Self::Accepted(listener, connection) => Listener::handle_accepted(listener.bind(py), connection),
             Self::AcceptFailed(listener, error) => Listener::handle_failure(listener.bind(py), error),
             Self::Wake(waiter) => match Waiter::wake_now(waiter.bind(py))? {

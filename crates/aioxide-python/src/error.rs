@@ -1,4 +1,5 @@
-//! The one way from a Rust error to a Python exception, and to a warning.
+//! The one way from a Rust error to a Python exception, and to a warning; and exceptions as they are passed on where
+//! that happens often.
 
 use std::io;
 
@@ -7,6 +8,28 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use crate::imports::imports;
+
+/// An exception in one word, where a [`PyErr`] has eight. Whatever runs callbacks hands its result on through many
+/// functions; one that is written word by word and then copied in larger pieces keeps the processor waiting for longer
+/// than the rest takes.
+#[derive(Debug)]
+pub struct ThinErr(Box<PyErr>);
+
+/// What can fail with a [`ThinErr`]; `?` makes either error of the other.
+pub type ThinResult<T> = Result<T, ThinErr>;
+
+impl From<PyErr> for ThinErr {
+    #[cold]
+    fn from(error: PyErr) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl From<ThinErr> for PyErr {
+    fn from(ThinErr(error): ThinErr) -> Self {
+        *error
+    }
+}
 
 /// Make the OSError of an errno, as Python's own calls raise it: of the subclass that fits, with `errno` and
 /// `strerror`. (PyO3's conversion keeps the text alone.)

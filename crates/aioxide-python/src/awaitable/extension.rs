@@ -13,7 +13,7 @@ use crate::imports::imports;
 /// Make an awaitable of the running loop.
 #[inline(always)]
 pub fn awaitable(py: Python<'_>, name: &'static str, future: ForeignFuture) -> PyResult<Py<Awaitable>> {
-    RustFuture::awaitable(running_loop(py)?, name, AnyFuture::Foreign(future))
+    RustFuture::awaitable(running_loop(py)?, name, || AnyFuture::Foreign(future))
 }
 
 /// Spawn a task on the running loop.

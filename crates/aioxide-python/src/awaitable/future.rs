@@ -23,12 +23,14 @@ use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
 use super::waiter::Waiter;
-use super::{Awaitable, Step, Stepped, Work};
+use super::{Awaitable, Step, Work};
 use crate::callback::Callback;
+use crate::error::{ThinErr, ThinResult};
 use crate::event_loop::EventLoop;
 use crate::event_loop::running::runs_here;
 use crate::ffi::call;
 use crate::ffi::extension::ForeignFuture;
+use crate::ffi::references::another_of;
 use crate::loop_cell::ThreadBound;
 
 /// What a future looks like to the loop.
@@ -48,9 +50,9 @@ impl AnyFuture {
     }
 
     #[inline(always)]
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Py<PyAny>, Box<PyErr>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Py<PyAny>, ThinErr>> {
         match self {
-            Self::Own(future) => future.as_mut().poll(context).map_err(Box::new),
+            Self::Own(future) => future.as_mut().poll(context).map_err(ThinErr::from),
             Self::Foreign(future) => future.poll_boxed(context),
             Self::Over => Poll::Pending,
         }
@@ -68,26 +70,26 @@ pub struct RustFuture {
 }
 
 impl RustFuture {
-    /// Make a Python awaitable of a future, on the thread that is to poll it; `name` is what a coroutine of the same
-    /// purpose would be called.
+    /// Make a Python awaitable of the future that `future` gives, on the thread that is to poll it; `name` is what a
+    /// coroutine of the same purpose would be called.
     #[inline(always)]
     pub fn awaitable(
         event_loop: Bound<'_, EventLoop>,
         name: &'static str,
-        future: AnyFuture,
+        future: impl FnOnce() -> AnyFuture,
     ) -> PyResult<Py<Awaitable>> {
         event_loop.get().check_process()?;
         Awaitable::of_made(event_loop.py(), name, || {
             Work::Future(Self {
                 event_loop: Some(event_loop.unbind()),
-                future: Some(ThreadBound::new(future)),
+                future: Some(ThreadBound::new(future())),
                 waking: None,
             })
         })
     }
 
     /// Poll it.
-    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
+    pub fn advance(&mut self, py: Python<'_>) -> ThinResult<Step> {
         let event_loop = self.event_loop.as_ref();
         let future = event_loop.zip(self.future.as_mut()).and_then(|(event_loop, future)| {
             event_loop.get().bound_to_thread(future).map(|future| (event_loop, future))
@@ -102,7 +104,7 @@ impl RustFuture {
             *waking.lock() = Wakefulness::Polled;
             waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)))
         } else {
-            let mut waking = Lazy::new(Waking::new(event_loop.clone_ref(py)));
+            let mut waking = Lazy::new(Waking::new(another_of(py, event_loop)));
             let polled = waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
             match waking.take_shared() {
                 Ok(shared) => self.waking = Some(shared),
@@ -120,7 +122,7 @@ impl RustFuture {
     }
 
     /// Have the task wait, unless the future was woken meanwhile.
-    fn fall_asleep(&self, py: Python<'_>) -> Stepped {
+    fn fall_asleep(&self, py: Python<'_>) -> ThinResult<Step> {
         // As `sleep(0)`: the task's step goes to the end of the queue.
         let go_on = Ok(Step::Yield(py.None()));
         if self.waking.as_ref().is_some_and(|waking| matches!(*waking.lock(), Wakefulness::Woken)) {

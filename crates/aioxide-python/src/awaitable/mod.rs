@@ -30,13 +30,13 @@ use pyo3::{Borrowed, PyTraverseError, ffi};
 
 use self::future::RustFuture;
 use crate::clients::redis::call::Call;
-use crate::error::warn;
+use crate::error::{ThinErr, ThinResult, warn};
 use crate::event_loop::connecting::Connecting;
 use crate::event_loop::socket_calls::SocketCall;
 use crate::ffi::collector;
 use crate::ffi::gil_cell::GilCell;
+pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
-pub use crate::ffi::iteration::{Step, Stepped};
 use crate::ffi::reuse::{Kept, Reused};
 use crate::streams::operation::Operation;
 
@@ -56,7 +56,7 @@ pub enum Work {
 
 impl Work {
     /// Go on, or fail with what was thrown in.
-    fn advance(&mut self, py: Python<'_>, thrown: Option<Box<PyErr>>) -> Stepped {
+    fn advance(&mut self, py: Python<'_>, thrown: Option<ThinErr>) -> ThinResult<Step> {
         match (self, thrown) {
             (Self::Stream(operation), None) => operation.advance(py),
             (Self::Stream(operation), Some(error)) => operation.throw(py, error),
@@ -168,7 +168,7 @@ impl Awaitable {
     }
 
     /// Let the work go on, with an exception or without.
-    fn advance(slf: &Bound<'_, Self>, thrown: Option<Box<PyErr>>) -> Stepped {
+    fn advance(slf: &Bound<'_, Self>, thrown: Option<ThinErr>) -> ThinResult<Step> {
         let py = slf.py();
         let this = slf.get();
         let Head { phase, name } = this.head(py);
@@ -208,13 +208,13 @@ impl Awaitable {
         if advanced.is_ok() {
             advanced
         } else {
-            advanced.map_err(|error| without_stop_iteration(py, *error).into())
+            advanced.map_err(|error| without_stop_iteration(py, error.into()).into())
         }
     }
 
     /// A step as the methods answer it: a value is the argument of a StopIteration.
-    fn answer(py: Python<'_>, step: Stepped) -> PyResult<Py<PyAny>> {
-        match step.map_err(|error| *error)? {
+    fn answer(py: Python<'_>, step: ThinResult<Step>) -> PyResult<Py<PyAny>> {
+        match step? {
             Step::Yield(yielded) => Ok(yielded),
             Step::Done(value) if value.is_none(py) => Err(PyStopIteration::new_err(())),
             Step::Done(value) => Err(returned(py, value)),
@@ -257,7 +257,7 @@ impl Reused for Awaitable {
 }
 
 impl Steps for Awaitable {
-    fn step(slf: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> Stepped {
+    fn step(slf: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> ThinResult<Step> {
         if let Some(sent) = sent
             && !sent.is_none()
             && slf.get().head(slf.py()).phase == Phase::Created

@@ -84,7 +84,7 @@ fn trial(
     future: impl Future<Output = PyResult<Py<PyAny>>> + 'static,
 ) -> PyResult<Py<Awaitable>> {
     event_loop.get().check_thread()?;
-    RustFuture::awaitable(event_loop.clone(), "trial", AnyFuture::new(future))
+    RustFuture::awaitable(event_loop.clone(), "trial", || AnyFuture::new(future))
 }
 
 /// Spawn a Rust task of ours that panics: when it is polled, or when it is dropped.

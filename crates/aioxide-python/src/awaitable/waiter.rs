@@ -16,11 +16,13 @@ use pyo3::types::{PyDict, PyType};
 use pyo3::{PyTraverseError, intern};
 
 use crate::callback::Callback;
+use crate::error::ThinResult;
 use crate::event_loop::{EventLoop, owned};
 use crate::ffi::collector;
 use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
 use crate::ffi::method::{Arguments, FastMethod, add_method};
+use crate::ffi::references::{another, another_of};
 use crate::ffi::task_callbacks::{Kind, kind_of};
 use crate::imports::imports;
 
@@ -75,7 +77,7 @@ impl Waiter {
     }
 
     /// Let the task go on.
-    pub fn wake(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub fn wake(slf: &Bound<'_, Self>) -> ThinResult<()> {
         Self::finish(slf, State::Woken).map(drop)
     }
 
@@ -99,18 +101,19 @@ impl Waiter {
             }
         };
         let Some(Registered { callback: wakeup, context: Some(context) }) = first else {
-            return Self::wake(slf).map(|()| None);
+            Self::wake(slf)?;
+            return Ok(None);
         };
         Ok(Some(Callback::TaskWakeup { wakeup, future: slf.clone().into_any().unbind(), context }))
     }
 
     /// Raise an exception in the task.
-    pub fn fail(slf: &Bound<'_, Self>, exception: Py<PyAny>) -> PyResult<()> {
+    pub fn fail(slf: &Bound<'_, Self>, exception: Py<PyAny>) -> ThinResult<()> {
         Self::finish(slf, State::Failed(exception)).map(drop)
     }
 
     /// Be done, unless it is done; tells whether it was not.
-    fn finish(slf: &Bound<'_, Self>, state: State) -> PyResult<bool> {
+    fn finish(slf: &Bound<'_, Self>, state: State) -> ThinResult<bool> {
         let (first, others) = {
             let mut this = slf.get().record.borrow_mut(slf.py());
             if !this.is_pending() {
@@ -127,7 +130,7 @@ impl Waiter {
     }
 
     /// Have a callback called in the next turn.
-    fn schedule(slf: &Bound<'_, Self>, registered: Registered) -> PyResult<()> {
+    fn schedule(slf: &Bound<'_, Self>, registered: Registered) -> ThinResult<()> {
         let py = slf.py();
         let event_loop = slf.get().event_loop.bind(py);
         let Registered { callback, context } = registered;
@@ -136,15 +139,16 @@ impl Waiter {
             && kind_of(callback.bind_borrowed(py)) == Kind::TaskWakeup
             && !event_loop.get().debug()
         {
-            let (future, context) = (slf.clone().into_any().unbind(), context.clone_ref(py));
-            return EventLoop::enqueue(
-                event_loop,
-                Callback::TaskWakeup { wakeup: callback, future, context },
-            );
+            return EventLoop::enqueue_made(event_loop, || Callback::TaskWakeup {
+                wakeup: callback,
+                future: another(slf.as_any()).unbind(),
+                context: another_of(py, context),
+            });
         }
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "context"), context)?;
-        event_loop.call_method(intern!(py, "call_soon"), (callback, slf), Some(&keywords)).map(drop)
+        event_loop.call_method(intern!(py, "call_soon"), (callback, slf), Some(&keywords))?;
+        Ok(())
     }
 
     /// Whether it is for tasks of this loop.
@@ -162,7 +166,7 @@ impl Waiter {
         waiter: &Bound<'_, Self>,
         callback: Py<PyAny>,
         context: Option<Py<PyAny>>,
-    ) -> PyResult<()> {
+    ) -> ThinResult<()> {
         let registered = Registered { callback, context };
         {
             let mut this = waiter.get().record.borrow_mut(waiter.py());
@@ -200,7 +204,7 @@ impl FastMethod for AddDoneCallback {
     const POSITIONAL: &'static [&'static str] = &["fn"];
     const DOCUMENTATION: &'static CStr = c"add_done_callback($self, fn, /, *, context=None)\n--\n\nCall fn(waiter) in the loop's next turn after it is done.";
 
-    fn call(waiter: &Bound<'_, Waiter>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(waiter: &Bound<'_, Waiter>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let py = waiter.py();
         let context = arguments.only_keyword("add_done_callback", intern!(py, "context"))?;
         let callback = arguments.exactly("add_done_callback", 1)?[0];
@@ -257,7 +261,7 @@ impl Waiter {
 
     /// Let the task find itself cancelled; False where it was done before.
     #[pyo3(signature = (msg=None))]
-    pub fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+    pub fn cancel(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> ThinResult<bool> {
         Self::finish(slf, State::Cancelled(msg))
     }
 

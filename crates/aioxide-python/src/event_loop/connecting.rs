@@ -21,9 +21,9 @@ use super::EventLoop;
 use super::socket_calls::Readiness;
 use super::watchers::Direction;
 use crate::awaitable::waiter::Waiter;
-use crate::awaitable::{Awaitable, Step, Stepped, Work};
+use crate::awaitable::{Awaitable, Step, Work};
 use crate::convert::address;
-use crate::error::os_error;
+use crate::error::{ThinErr, ThinResult, os_error};
 use crate::ffi::call;
 use crate::transports::stream::StreamTransport;
 
@@ -62,7 +62,7 @@ impl Connecting {
     }
 
     /// Go on.
-    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
+    pub fn advance(&mut self, py: Python<'_>) -> ThinResult<Step> {
         self.wait.end();
         match std::mem::replace(&mut self.stage, Stage::Begin) {
             Stage::Begin => self.begin(py),
@@ -78,7 +78,7 @@ impl Connecting {
     }
 
     /// Fail with what was thrown in.
-    pub fn throw(&mut self, py: Python<'_>, error: Box<PyErr>) -> Stepped {
+    pub fn throw(&mut self, py: Python<'_>, error: ThinErr) -> ThinResult<Step> {
         if let Stage::Made { transport, .. } = std::mem::replace(&mut self.stage, Stage::Begin) {
             StreamTransport::begin_closing(transport.bind(py))?;
         }
@@ -93,7 +93,7 @@ impl Connecting {
         }
     }
 
-    fn begin(&mut self, py: Python<'_>) -> Stepped {
+    fn begin(&mut self, py: Python<'_>) -> ThinResult<Step> {
         let event_loop = self.wait.event_loop().bind(py).get();
         event_loop._check_closed()?;
         event_loop.check_thread()?;
@@ -110,7 +110,7 @@ impl Connecting {
         }
     }
 
-    fn make(&mut self, py: Python<'_>, socket: OwnedFd) -> Stepped {
+    fn make(&mut self, py: Python<'_>, socket: OwnedFd) -> ThinResult<Step> {
         let event_loop = self.wait.event_loop().bind(py);
         let protocol = call::call(self.protocol_factory.bind_borrowed(py), &[])?;
         let waiter = Waiter::new(py, event_loop.clone().into_any().unbind())?;

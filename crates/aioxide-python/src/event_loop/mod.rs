@@ -45,11 +45,12 @@ use self::socket_calls::{Action, SocketCall};
 use crate::awaitable::Awaitable;
 use crate::awaitable::future::drop_quietly;
 use crate::callback::Callback;
-use crate::error::warn;
+use crate::error::{ThinErr, ThinResult, warn};
 use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
 use crate::ffi::method::add_method;
+use crate::ffi::references::another;
 use crate::handle::{Handle, KeptHandles, TimerHandle, ends_the_loop};
 use crate::loop_cell::{LoopCell, Refused, ThreadBound};
 use crate::tasks::registry;
@@ -255,12 +256,12 @@ impl EventLoop {
     /// KeyboardInterrupt, SystemExit or a context that could not be entered.
     pub fn report_task_error(
         event_loop: &Bound<'_, Self>,
-        error: PyErr,
+        error: ThinErr,
         callback: &Py<PyAny>,
-    ) -> PyResult<()> {
+    ) -> ThinResult<()> {
         registry::settle(event_loop);
         let message = format!("Exception in callback {}", callback.bind(event_loop.py()).repr()?);
-        Self::report_error(event_loop, &message, error, &[])
+        Ok(Self::report_error(event_loop, &message, error.into(), &[])?)
     }
 
     /// Add the methods that are called too often for PyO3's argument parsing to this class or one derived from it.
@@ -666,5 +667,5 @@ fn in_context<R>(context: Option<Bound<'_, PyAny>>, body: impl FnOnce() -> PyRes
 
 /// A borrowed argument as an owned one.
 pub fn owned(argument: &Borrowed<'_, '_, PyAny>) -> Py<PyAny> {
-    Bound::clone(argument).unbind()
+    another(argument).unbind()
 }

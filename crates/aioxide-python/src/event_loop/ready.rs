@@ -20,13 +20,14 @@ impl Ready {
     #[inline(always)]
     pub fn push_made(&mut self, make: impl FnOnce() -> Callback) {
         let length = self.callbacks.len();
-        match self.callbacks.spare_capacity_mut().first_mut() {
-            Some(place) => {
-                place.write(make());
-                // SAFETY: the element after the last one has just been written.
-                unsafe { self.callbacks.set_len(length + 1) };
-            }
-            None => self.push(make()),
+        if length == self.callbacks.capacity() {
+            self.callbacks.reserve(1);
+        }
+        // Named once, so that it is not called but made here.
+        if let Some(place) = self.callbacks.spare_capacity_mut().first_mut() {
+            place.write(make());
+            // SAFETY: the element after the last one has just been written.
+            unsafe { self.callbacks.set_len(length + 1) };
         }
     }
 

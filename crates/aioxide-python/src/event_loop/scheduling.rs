@@ -15,8 +15,10 @@ use pyo3::{Borrowed, intern};
 use super::clock::deadline_of;
 use super::{EventLoop, owned};
 use crate::callback::Callback;
-use crate::ffi::call::{call, call_method, call_method_of, call_with_keywords};
+use crate::error::ThinResult;
+use crate::ffi::call::{call, call_method, call_method_of, call_with_keywords, release};
 use crate::ffi::method::{Arguments, FastMethod};
+use crate::ffi::references::another_of;
 use crate::ffi::task_callbacks::{self, Kind};
 use crate::handle::{self, Handle, ThreadsafeHandle, TimerHandle};
 use crate::imports::imports;
@@ -32,7 +34,7 @@ impl FastMethod for CallSoon {
     const POSITIONAL: &'static [&'static str] = &["callback"];
     const DOCUMENTATION: &'static CStr = c"call_soon($self, callback, *args, context=None)\n--\n\nArrange for a callback to be called as soon as possible, in FIFO order; return its Handle.";
 
-    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let context = arguments.only_keyword("call_soon", intern!(event_loop.py(), "context"))?;
         let positional = arguments.at_least("call_soon", 1)?;
         let (callback, rest) = (positional[0], &positional[1..]);
@@ -76,7 +78,7 @@ impl FastMethod for CallSoonThreadsafe {
     const POSITIONAL: &'static [&'static str] = &["callback"];
     const DOCUMENTATION: &'static CStr = c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nLike call_soon(), from any thread.";
 
-    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let context = arguments.only_keyword("call_soon_threadsafe", intern!(event_loop.py(), "context"))?;
         let positional = arguments.at_least("call_soon_threadsafe", 1)?;
         let (callback, rest) = (positional[0], &positional[1..]);
@@ -90,7 +92,7 @@ impl FastMethod for CallSoonThreadsafe {
         }
         let handle = handle::make::<ThreadsafeHandle>(event_loop, callback, rest, context)?;
         EventLoop::enqueue_made(event_loop, || {
-            Callback::ThreadsafeHandle(handle.clone_ref(event_loop.py()))
+            Callback::ThreadsafeHandle(another_of(event_loop.py(), &handle))
         })?;
         Ok(handle.into_any())
     }
@@ -105,11 +107,11 @@ impl FastMethod for CallLater {
     const POSITIONAL: &'static [&'static str] = &["delay", "callback"];
     const DOCUMENTATION: &'static CStr = c"call_later($self, delay, callback, *args, context=None)\n--\n\nArrange for a callback to be called after a delay in seconds; return its TimerHandle.";
 
-    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let context = arguments.only_keyword("call_later", intern!(event_loop.py(), "context"))?;
         let positional = arguments.at_least("call_later", 2)?;
         if positional[0].is_none() {
-            return Err(PyTypeError::new_err("delay must not be None"));
+            return Err(PyTypeError::new_err("delay must not be None").into());
         }
         let when = EventLoop::clock(event_loop)? + positional[0].extract::<f64>()?;
         set_timer(event_loop, (when, None), positional[1], &positional[2..], context)
@@ -125,11 +127,11 @@ impl FastMethod for CallAt {
     const POSITIONAL: &'static [&'static str] = &["when", "callback"];
     const DOCUMENTATION: &'static CStr = c"call_at($self, when, callback, *args, context=None)\n--\n\nLike call_later(), at a time of the clock of the loop, see time().";
 
-    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let context = arguments.only_keyword("call_at", intern!(event_loop.py(), "context"))?;
         let positional = arguments.at_least("call_at", 2)?;
         if positional[0].is_none() {
-            return Err(PyTypeError::new_err("when cannot be None"));
+            return Err(PyTypeError::new_err("when cannot be None").into());
         }
         let when = positional[0].extract::<f64>()?;
         let given = positional[0].cast_exact::<PyInt>().ok().map(|given| given.to_owned().unbind());
@@ -147,10 +149,10 @@ impl FastMethod for CreateFuture {
     const DOCUMENTATION: &'static CStr =
         c"create_future($self, /)\n--\n\nCreate an asyncio.Future attached to the loop, or a native one.";
 
-    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         arguments.exactly("create_future", 0)?;
         if event_loop.get().has_native_tasks() {
-            return Future::create(event_loop).map(|future| future.into_any().unbind());
+            return Ok(Future::create(event_loop)?.into_any().unbind());
         }
         let imports = imports(event_loop.py())?;
         let future = imports.future.bind_borrowed(event_loop.py());
@@ -160,7 +162,7 @@ impl FastMethod for CreateFuture {
             let keyword = imports.loop_keyword.bind(event_loop.py());
             call_with_keywords(future, &[event_loop.as_any().as_borrowed()], keyword)
         };
-        made.map(Bound::unbind)
+        Ok(made?.unbind())
     }
 }
 
@@ -174,7 +176,7 @@ impl FastMethod for CreateTask {
     const DOCUMENTATION: &'static CStr =
         c"create_task($self, coro, **kwargs)\n--\n\nSchedule a coroutine; return its asyncio.Task.";
 
-    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let py = event_loop.py();
         let this = event_loop.get();
         let coroutine = arguments.exactly("create_task", 1)?[0];
@@ -184,7 +186,7 @@ impl FastMethod for CreateTask {
             for (name, value) in arguments.keywords() {
                 options.set(&name, Bound::clone(&value))?;
             }
-            return Task::spawn(event_loop, coroutine, options).map(|task| task.into_any().unbind());
+            return Ok(Task::spawn(event_loop, coroutine, options)?.into_any().unbind());
         }
         if this.has_task_factory.load(Ordering::Relaxed) {
             let keywords = PyDict::new(py);
@@ -192,12 +194,12 @@ impl FastMethod for CreateTask {
                 keywords.set_item(name, value)?;
             }
             let method = intern!(py, "_create_task_with_factory");
-            return call_method(
+            let made = call_method(
                 event_loop.as_any().as_borrowed(),
                 method,
                 &[coroutine, keywords.as_any().as_borrowed()],
-            )
-            .map(Bound::unbind);
+            )?;
+            return Ok(made.unbind());
         }
         let imports = imports(py)?;
         let task = imports.task.bind_borrowed(py);
@@ -220,15 +222,18 @@ impl FastMethod for CreateTask {
                 }
             }
         };
-        made.map(Bound::unbind)
+        Ok(made?.unbind())
     }
 }
 
 /// Whether asyncio takes the loop for the one that runs here. What is made without a loop gets that one, and for a keyword
 /// the interpreter makes a dictionary.
 fn is_asyncios_running_loop(event_loop: &Bound<'_, EventLoop>) -> PyResult<bool> {
-    let running = imports(event_loop.py())?.get_running_loop.bind_borrowed(event_loop.py());
-    Ok(call(running, &[])?.is(event_loop))
+    let py = event_loop.py();
+    let running = call(imports(py)?.get_running_loop.bind_borrowed(py), &[])?.unbind();
+    let is_it = running.is(event_loop);
+    release(py, running);
+    Ok(is_it)
 }
 
 /// Return `names` with "loop" after them. A call's keyword names are a constant of the calling code, so few
@@ -285,20 +290,21 @@ impl EventLoop {
         self.has_native_tasks.load(Ordering::Relaxed)
     }
 
-    /// Put a callback of a native task or future into the ready queue, with the checks of `call_soon`.
-    pub fn schedule(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
-        let this = event_loop.get();
-        if this.debug() {
-            event_loop.call_method0(intern!(event_loop.py(), "_check_thread"))?;
+    /// Put what `make` makes, a callback of a native task or future, into the ready queue, with the checks of
+    /// `call_soon`; it calls no Python.
+    #[inline(always)]
+    pub fn schedule(event_loop: &Bound<'_, Self>, make: impl FnOnce() -> Callback) -> ThinResult<()> {
+        if event_loop.get().debug() {
+            check_thread(event_loop)?;
         }
-        Self::enqueue(event_loop, callback)
+        Self::enqueue_made(event_loop, make)
     }
 
     /// Put a callback into the ready queue; from a foreign thread into the inbox.
     ///
     /// asyncio lets a foreign thread append to the queue of a running loop without waking it, and programs
     /// exist that do so by mistake; here they work.
-    pub fn enqueue(event_loop: &Bound<'_, Self>, callback: Callback) -> PyResult<()> {
+    pub fn enqueue(event_loop: &Bound<'_, Self>, callback: Callback) -> ThinResult<()> {
         Self::enqueue_made(event_loop, || callback)
     }
 
@@ -306,7 +312,7 @@ impl EventLoop {
     ///
     /// [`Ready::push_made`]: super::ready::Ready::push_made
     #[inline(always)]
-    fn enqueue_made(event_loop: &Bound<'_, Self>, make: impl FnOnce() -> Callback) -> PyResult<()> {
+    pub fn enqueue_made(event_loop: &Bound<'_, Self>, make: impl FnOnce() -> Callback) -> ThinResult<()> {
         let this = event_loop.get();
         match this.core.open() {
             Ok(mut core) => match &mut *core {
@@ -314,11 +320,23 @@ impl EventLoop {
                     core.ready.push_made(make);
                     Ok(())
                 }
-                None => this.opened(Ok(None)),
+                None => Ok(this.opened(Ok(None))?),
             },
-            Err(Refused::OtherThread) => post(event_loop, make()),
-            Err(refused) => this.opened(Err(refused)),
+            Err(refused) => Self::refused(event_loop, refused, make),
         }
+    }
+
+    /// What else than to push can be done.
+    #[cold]
+    fn refused(
+        event_loop: &Bound<'_, Self>,
+        refused: Refused,
+        make: impl FnOnce() -> Callback,
+    ) -> ThinResult<()> {
+        if refused == Refused::OtherThread {
+            return post(event_loop, make());
+        }
+        Ok(event_loop.get().opened(Err(refused))?)
     }
 
     /// Enter a timer into the heap. It is forgotten silently where the loop was closed meanwhile.
@@ -339,14 +357,14 @@ fn schedule_handle(
     callback: Borrowed<'_, '_, PyAny>,
     arguments: &[Borrowed<'_, '_, PyAny>],
     context: Option<Borrowed<'_, '_, PyAny>>,
-) -> PyResult<Py<PyAny>> {
+) -> ThinResult<Py<PyAny>> {
     let handle = handle::make::<Handle>(event_loop, callback, arguments, context)?;
-    EventLoop::enqueue_made(event_loop, || Callback::Handle(handle.clone_ref(event_loop.py())))?;
+    EventLoop::enqueue_made(event_loop, || Callback::Handle(another_of(event_loop.py(), &handle)))?;
     Ok(handle.into_any())
 }
 
 /// Leave a callback in the inbox and wake the loop if it may sleep.
-fn post(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
+fn post(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> ThinResult<()> {
     let this = event_loop.get();
     match this.inbox.push(callback) {
         Ok(true) => {
@@ -354,7 +372,7 @@ fn post(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
             Ok(())
         }
         Ok(false) => Ok(()),
-        Err(_callback) => Err(PyRuntimeError::new_err("Event loop is closed")),
+        Err(_callback) => Err(PyRuntimeError::new_err("Event loop is closed").into()),
     }
 }
 
@@ -365,7 +383,7 @@ fn set_timer(
     callback: Borrowed<'_, '_, PyAny>,
     arguments: &[Borrowed<'_, '_, PyAny>],
     context: Option<Borrowed<'_, '_, PyAny>>,
-) -> PyResult<Py<PyAny>> {
+) -> ThinResult<Py<PyAny>> {
     let py = event_loop.py();
     let this = event_loop.get();
     this._check_closed()?;
@@ -383,14 +401,16 @@ fn set_timer(
     Ok(handle.into_any())
 }
 
-fn check_thread(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-    call_method(event_loop.as_any().as_borrowed(), intern!(event_loop.py(), "_check_thread"), &[]).map(drop)
+fn check_thread(event_loop: &Bound<'_, EventLoop>) -> ThinResult<()> {
+    call_method(event_loop.as_any().as_borrowed(), intern!(event_loop.py(), "_check_thread"), &[])?;
+    Ok(())
 }
 
 fn check_callback(
     event_loop: &Bound<'_, EventLoop>,
     callback: Borrowed<'_, '_, PyAny>,
     method: &str,
-) -> PyResult<()> {
-    call_method_of(event_loop, intern!(event_loop.py(), "_check_callback"), (callback, method)).map(drop)
+) -> ThinResult<()> {
+    call_method_of(event_loop, intern!(event_loop.py(), "_check_callback"), (callback, method))?;
+    Ok(())
 }

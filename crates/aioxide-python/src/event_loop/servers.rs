@@ -13,7 +13,7 @@ use pyo3::pyclass::PyVisit;
 use pyo3::{PyTraverseError, intern};
 
 use super::{EventLoop, Interest, Submission};
-use crate::error::os_error;
+use crate::error::{ThinResult, os_error};
 use crate::ffi::{call, context};
 use crate::imports::imports;
 use crate::transports::clients::Clients;
@@ -108,7 +108,7 @@ impl Listener {
     }
 
     /// A connection came: make its protocol and transport.
-    pub fn handle_accepted(slf: &Bound<'_, Self>, connection: OwnedFd) -> PyResult<()> {
+    pub fn handle_accepted(slf: &Bound<'_, Self>, connection: OwnedFd) -> ThinResult<()> {
         let py = slf.py();
         let this = slf.get();
         let event_loop = this.event_loop.bind(py);
@@ -129,20 +129,21 @@ impl Listener {
         let made = made.and_then(|()| {
             let Some(protocol) = protocol else { return Ok(()) };
             let server = this.server.as_ref().map(|server| server.clone_ref(py));
-            StreamTransport::accepted(event_loop, connection, protocol, server, run_context).map(drop)
+            StreamTransport::accepted(event_loop, connection, protocol, server, run_context)?;
+            Ok(())
         });
         let Err(error) = made else { return Ok(()) };
-        EventLoop::report_error(
+        Ok(EventLoop::report_error(
             event_loop,
             "Error on transport creation for incoming connection",
-            error,
+            error.into(),
             &[("socket", this.socket.bind(py))],
-        )
+        )?)
     }
 
     /// The kernel refused: tell it, and try again later where time may help (asyncio
     /// `BaseSelectorEventLoop._accept_connection`).
-    pub fn handle_failure(slf: &Bound<'_, Self>, error: io::Error) -> PyResult<()> {
+    pub fn handle_failure(slf: &Bound<'_, Self>, error: io::Error) -> ThinResult<()> {
         let py = slf.py();
         let this = slf.get();
         let event_loop = this.event_loop.bind(py);
@@ -150,7 +151,7 @@ impl Listener {
             return Ok(());
         }
         if sys::is_lost_connection(&error) {
-            return Self::accept(slf);
+            return Ok(Self::accept(slf)?);
         }
         let socket = call::call_object(imports(py)?.transport_socket.bind(py), (&this.socket,), None)?;
         let resume = slf.getattr(intern!(py, "_resume"))?;
@@ -160,7 +161,7 @@ impl Listener {
         } else {
             "socket.accept() failed"
         };
-        EventLoop::report_error(event_loop, message, os_error(py, &error), &[("socket", &socket)])
+        Ok(EventLoop::report_error(event_loop, message, os_error(py, &error), &[("socket", &socket)])?)
     }
 
     fn is_listening(&self) -> PyResult<bool> {

@@ -22,8 +22,8 @@ use pyo3::types::PyBytes;
 use super::watchers::Direction;
 use super::{EventLoop, Interest, Submission};
 use crate::awaitable::waiter::Waiter;
-use crate::awaitable::{Awaitable, Step, Stepped, Work};
-use crate::error::os_error;
+use crate::awaitable::{Awaitable, Step, Work};
+use crate::error::{ThinResult, os_error};
 use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 
@@ -75,7 +75,7 @@ impl SocketCall {
     }
 
     /// Go on.
-    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
+    pub fn advance(&mut self, py: Python<'_>) -> ThinResult<Step> {
         self.wait.end();
         if !std::mem::replace(&mut self.has_begun, true) {
             self.check(py)?;
@@ -180,7 +180,7 @@ impl Readiness {
     }
 
     /// Begin to wait: the step to answer with.
-    pub fn begin(&mut self, py: Python<'_>, descriptor: RawFd, direction: Direction) -> Stepped {
+    pub fn begin(&mut self, py: Python<'_>, descriptor: RawFd, direction: Direction) -> ThinResult<Step> {
         let op = match direction {
             Direction::Read => Op::WaitReadable { descriptor, repeat: false },
             Direction::Write => Op::WaitWritable { descriptor, repeat: false },

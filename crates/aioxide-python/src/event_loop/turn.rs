@@ -36,7 +36,7 @@ use super::running::RunsHere;
 use super::rust_tasks::Failures;
 use super::{Core, EventLoop};
 use crate::callback::Callback;
-use crate::error::os_error;
+use crate::error::{ThinResult, os_error};
 use crate::ffi::{call, snapshot, stop_iteration};
 use crate::loop_cell::Running;
 use crate::tasks::registry;
@@ -103,7 +103,7 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     this.stopping.store(false, Ordering::Relaxed);
     drop(turns);
     this.kept_handles.clear(py);
-    result.and(flushed).and(settled)
+    Ok(result.and(flushed).and(settled)?)
 }
 
 struct Turns<'a, 'py> {
@@ -121,7 +121,7 @@ struct Turns<'a, 'py> {
 }
 
 impl Turns<'_, '_> {
-    fn take_turn(&mut self) -> PyResult<()> {
+    fn take_turn(&mut self) -> ThinResult<()> {
         if !self.has_callbacks_only() {
             registry::settle(self.event_loop);
             let timeout = self.timeout()?;
@@ -134,11 +134,8 @@ impl Turns<'_, '_> {
         stop_iteration::empty(self.event_loop.py());
         snapshot::end_turn(self.event_loop.py());
         let flushed = self.flush();
-        // A `PyResult` is big: moving one about in every turn is noticeable.
-        if ran.is_err() || flushed.is_err() {
-            return ran.and(flushed);
-        }
-        EventLoop::report_tasks(self.event_loop, &self.runtime, &self.failures)
+        ran.and(flushed)?;
+        Ok(EventLoop::report_tasks(self.event_loop, &self.runtime, &self.failures)?)
     }
 
     /// As [`EventLoop::with_core`].
@@ -182,7 +179,7 @@ impl Turns<'_, '_> {
     }
 
     /// Phase 2.
-    fn wait(&mut self, timeout: Option<Duration>) -> PyResult<()> {
+    fn wait(&mut self, timeout: Option<Duration>) -> ThinResult<()> {
         let py = self.event_loop.py();
         let completions = &mut self.completions;
         let since_poll = &mut self.callbacks_since_poll;
@@ -201,11 +198,11 @@ impl Turns<'_, '_> {
             *in_vain = if completions.is_empty() { *in_vain + 1 } else { 0 };
             polled
         });
-        result.map_err(|error| os_error(py, &error))
+        result.map_err(|error| os_error(py, &error).into())
     }
 
     /// Phase 3.
-    fn collect(&mut self) -> PyResult<()> {
+    fn collect(&mut self) -> ThinResult<()> {
         let py = self.event_loop.py();
         let this = self.event_loop.get();
         let completions = &mut self.completions;
@@ -231,11 +228,11 @@ impl Turns<'_, '_> {
         };
         let finished = this.opened(self.cell.with(|core| core.as_mut().map(collect)))?;
         drop(finished);
-        EventLoop::expire_by_own_clock(self.event_loop)
+        Ok(EventLoop::expire_by_own_clock(self.event_loop)?)
     }
 
     /// Phase 5.
-    fn run_callbacks(&mut self) -> PyResult<()> {
+    fn run_callbacks(&mut self) -> ThinResult<()> {
         let event_loop = self.event_loop;
         let this = event_loop.get();
         let running = &mut self.running;
@@ -259,13 +256,15 @@ impl Turns<'_, '_> {
             // What did not run is first in the next turn.
             let rest = callbacks.collect();
             let put_back = self.with_core(|core| core.ready.prepend(rest));
-            return ran.and_then(|()| this.check_process()).and(put_back);
+            ran?;
+            this.check_process()?;
+            return Ok(put_back?);
         }
         Ok(())
     }
 
     /// Tell the kernel what is still untold, without sleeping and without running anything.
-    fn settle(&mut self) -> PyResult<()> {
+    fn settle(&mut self) -> ThinResult<()> {
         self.event_loop.get().check_process()?;
         let completions = &mut self.completions;
         let result = self.runtime.with_driver(|driver| {
@@ -277,7 +276,7 @@ impl Turns<'_, '_> {
 
     /// Phase 6.
     #[inline(always)]
-    fn flush(&self) -> PyResult<()> {
+    fn flush(&self) -> ThinResult<()> {
         let is_empty = match self.cell.open() {
             Ok(core) => core.as_ref().is_some_and(|core| !core.has_unflushed()),
             Err(_refused) => false,
@@ -286,7 +285,7 @@ impl Turns<'_, '_> {
     }
 
     /// Tells what keeps the cell closed, too.
-    fn flush_all(&self) -> PyResult<()> {
+    fn flush_all(&self) -> ThinResult<()> {
         let py = self.event_loop.py();
         // Protocols may be told that they can write again.
         registry::settle(self.event_loop);
@@ -309,12 +308,12 @@ impl Turns<'_, '_> {
         for transport in &datagrams {
             result = result.and(DatagramTransport::flush(transport.bind(py)));
         }
-        result
+        Ok(result?)
     }
 }
 
 /// Run a callback in debug mode: the loop knows which it is, and says so when it was slow.
-fn run_watched(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> PyResult<()> {
+fn run_watched(event_loop: &Bound<'_, EventLoop>, callback: Callback) -> ThinResult<()> {
     let py = event_loop.py();
     registry::settle(event_loop);
     let described = callback.describe(py);

@@ -12,6 +12,8 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, ffi};
 
 use super::collector::is_shared;
+use super::references::let_go_of_shared;
+use crate::error::ThinResult;
 
 type Vectorcall = unsafe extern "C-unwind" fn(
     *mut ffi::PyObject,
@@ -95,7 +97,7 @@ unsafe fn vectorcall(
 pub fn release<T>(py: Python<'_>, object: Py<T>) {
     let object = object.into_bound(py);
     if is_shared(&object) {
-        drop(object);
+        let_go_of_shared(object);
     } else {
         release_last(object.into_ptr());
     }
@@ -148,7 +150,7 @@ pub fn call<'py>(callable: Borrowed<'_, 'py, PyAny>, arguments: &[Py<PyAny>]) ->
 
 /// As [`call()`], for what the callable does.
 #[inline]
-pub fn run(callable: Borrowed<'_, '_, PyAny>, arguments: &[Py<PyAny>]) -> PyResult<()> {
+pub fn run(callable: Borrowed<'_, '_, PyAny>, arguments: &[Py<PyAny>]) -> ThinResult<()> {
     let py = callable.py();
     // SAFETY: as in `call`.
     match unsafe { Bound::from_owned_ptr_or_opt(py, call_raw(callable, arguments)) } {
@@ -156,7 +158,7 @@ pub fn run(callable: Borrowed<'_, '_, PyAny>, arguments: &[Py<PyAny>]) -> PyResu
             release(py, result.unbind());
             Ok(())
         }
-        None => Err(PyErr::fetch(py)),
+        None => Err(PyErr::fetch(py).into()),
     }
 }
 
@@ -238,7 +240,7 @@ pub enum Sent<'py> {
 }
 
 /// Call `coroutine.send(None)`, without an exception for the value that it returns.
-pub fn send_none<'py>(coroutine: Borrowed<'_, 'py, PyAny>) -> PyResult<Sent<'py>> {
+pub fn send_none<'py>(coroutine: Borrowed<'_, 'py, PyAny>) -> ThinResult<Sent<'py>> {
     let py = coroutine.py();
     let mut result = std::ptr::null_mut();
     let none = py.None();

@@ -10,6 +10,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyClass;
 
+use super::references;
+
 /// Make an object that the collector does not look at.
 pub fn new_hidden<T: PyClass>(
     py: Python<'_>,
@@ -38,8 +40,7 @@ pub fn is_shared<T>(object: &Bound<'_, T>) -> bool {
 /// Whether there are more than so many references to the object.
 #[inline]
 pub fn is_held_by_more_than<T>(object: &Bound<'_, T>, count: ffi::Py_ssize_t) -> bool {
-    // SAFETY: the object is alive.
-    unsafe { ffi::Py_REFCNT(object.as_ptr()) > count }
+    references::count(object) > count
 }
 
 /// Whether anybody besides the caller holds the object, or can come to it by a weak reference.

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
 use super::call;
+use crate::error::ThinResult;
 
 /// Return a copy of the current context, as `contextvars.copy_context()`.
 pub fn copy_current(py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -35,7 +36,7 @@ pub fn call_in(
     context: &Py<PyAny>,
     callback: &Py<PyAny>,
     arguments: &[Py<PyAny>],
-) -> PyResult<()> {
+) -> ThinResult<()> {
     run_in(context.bind_borrowed(py), || call::run(callback.bind_borrowed(py), arguments))
 }
 
@@ -43,17 +44,20 @@ pub fn call_in(
 ///
 /// Fails with RuntimeError where the context is entered already, and with TypeError where `context`
 /// is not a `contextvars.Context`.
-pub fn run_in<'py, R>(context: Borrowed<'_, 'py, PyAny>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+pub fn run_in<'py, R, E: From<PyErr>>(
+    context: Borrowed<'_, 'py, PyAny>,
+    body: impl FnOnce() -> Result<R, E>,
+) -> Result<R, E> {
     let py = context.py();
     // SAFETY: `context` is a live object; the call checks its type and reports errors.
     if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
-        return Err(PyErr::fetch(py));
+        return Err(PyErr::fetch(py).into());
     }
     let result = body();
     // SAFETY: the context was entered above on this thread and is left exactly once.
     if unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0 {
         let error = PyErr::fetch(py);
-        return result.and(Err(error));
+        return result.and(Err(error.into()));
     }
     result
 }

@@ -22,6 +22,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::awaitable::extension;
+use crate::error::ThinErr;
 
 static INTERFACE: Interface =
     Interface { version: VERSION, size: size_of::<Interface>() as u32, awaitable, spawn, sleep };
@@ -53,14 +54,14 @@ impl Future for ForeignFuture {
     type Output = PyResult<Py<PyAny>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_boxed(context).map_err(|error| *error)
+        self.poll_boxed(context).map_err(PyErr::from)
     }
 }
 
 impl ForeignFuture {
     /// As `poll`, with an error that is passed on cheaply.
     #[inline(always)]
-    pub fn poll_boxed(&mut self, context: &mut Context<'_>) -> Poll<Result<Py<PyAny>, Box<PyErr>>> {
+    pub fn poll_boxed(&mut self, context: &mut Context<'_>) -> Poll<Result<Py<PyAny>, ThinErr>> {
         Pin::new(&mut self.future).poll(context).map(|RawAnswer { status, value }| {
             // SAFETY: whoever polls it is attached, see the invariants.
             let py = unsafe { Python::assume_attached() };
@@ -69,7 +70,7 @@ impl ForeignFuture {
                     // SAFETY: with this status it is a new reference, or null with an exception set.
                     unsafe { Bound::from_owned_ptr_or_err(py, value.cast()) }
                         .map(Bound::unbind)
-                        .map_err(Box::new)
+                        .map_err(ThinErr::from)
                 }
                 Status::FAILED => Err(PyErr::fetch(py).into()),
                 Status(other) => {

@@ -12,7 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo, ffi};
 
+use super::references::another;
 use super::stop_iteration;
+use crate::error::ThinResult;
 
 /// What one step came to.
 pub enum Step {
@@ -22,13 +24,10 @@ pub enum Step {
     Done(Py<PyAny>),
 }
 
-/// A step, or why it failed; boxed, for two words are passed on where an exception's nine would be copied.
-pub type Stepped = Result<Step, Box<PyErr>>;
-
 /// A class whose objects are iterated by `await`.
 pub trait Steps: PyTypeInfo {
     /// Go on with the value that was sent, None if there is none.
-    fn step(object: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> Stepped;
+    fn step(object: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> ThinResult<Step>;
 }
 
 /// Set the slots of a class, which is T or derived from it. Called once per class, when the module is imported.
@@ -54,7 +53,7 @@ pub fn install<T: Steps>(class: &Bound<'_, PyType>) -> PyResult<()> {
 fn step<T: Steps>(object: &Bound<'_, T>, sent: Option<Borrowed<'_, '_, PyAny>>) -> Option<Step> {
     let error = match catch_unwind(AssertUnwindSafe(|| T::step(object, sent))) {
         Ok(Ok(step)) => return Some(step),
-        Ok(Err(error)) => *error,
+        Ok(Err(error)) => error.into(),
         Err(_panic) => PySystemError::new_err("aioxide panicked; please report this as a bug"),
     };
     error.restore(object.py());
@@ -64,8 +63,11 @@ fn step<T: Steps>(object: &Bound<'_, T>, sent: Option<Borrowed<'_, '_, PyAny>>) 
 /// # Safety
 /// To be called by the interpreter only, as `am_await` of a class whose objects iterate themselves.
 unsafe extern "C" fn itself(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter holds a reference to `self` during the call, and gets one more.
-    unsafe { ffi::Py_NewRef(object) }
+    // SAFETY: the interpreter calls slots on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the interpreter holds a reference to `self` during the call.
+    let object = unsafe { Borrowed::from_ptr(py, object) };
+    another(&object).into_ptr()
 }
 
 /// # Safety

@@ -11,6 +11,7 @@ use pyo3::types::{PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo, ffi};
 
 use super::gil_cell::GilCell;
+use crate::error::ThinResult;
 
 /// The arguments of one call, borrowed from the caller.
 #[derive(Clone, Copy)]
@@ -156,7 +157,7 @@ pub trait FastMethod {
     const DOCUMENTATION: &'static CStr;
 
     /// Run it.
-    fn call(object: &Bound<'_, Self::Class>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>>;
+    fn call(object: &Bound<'_, Self::Class>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>>;
 }
 
 /// Add a fast method to its class, or to one derived from it. Called once per method and class, at import.
@@ -184,7 +185,7 @@ fn call_by_name<M: FastMethod>(
     object: &Bound<'_, M::Class>,
     arguments: &Arguments<'_, '_>,
     names: Borrowed<'_, '_, PyTuple>,
-) -> PyResult<Py<PyAny>> {
+) -> ThinResult<Py<PyAny>> {
     let mut positional = arguments.positional.to_vec();
     let mut keywords: Vec<_> =
         names.to_owned().iter().zip(arguments.keyword_values.iter().copied()).collect();
@@ -248,7 +249,7 @@ unsafe extern "C" fn dispatch<M: FastMethod>(
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => value.into_ptr(),
         Ok(Err(error)) => {
-            error.restore(py);
+            PyErr::from(error).restore(py);
             std::ptr::null_mut()
         }
         Err(_panic) => {

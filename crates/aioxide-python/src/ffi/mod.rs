@@ -21,6 +21,7 @@ pub mod memory;
 pub mod method;
 pub mod object_slots;
 pub mod openssl;
+pub mod references;
 pub mod reuse;
 pub mod snapshot;
 pub mod stop_iteration;

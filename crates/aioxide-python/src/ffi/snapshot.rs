@@ -68,7 +68,7 @@ fn find(py: Python<'_>) -> PyResult<Option<Places>> {
     let pointing_to = |context: &Py<PyAny>| {
         let wanted = context.as_ptr() as usize;
         let found = || Ok(STATE.filter(|place| state_word(py, *place) == wanted).collect::<Vec<_>>());
-        run_in(context.bind_borrowed(py), found)
+        run_in::<_, PyErr>(context.bind_borrowed(py), found)
     };
     let (places, others) = (pointing_to(&first)?, pointing_to(&second)?);
     let unchanged = copy(first.bind_borrowed(py))?;

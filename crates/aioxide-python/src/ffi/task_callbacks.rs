@@ -20,6 +20,8 @@ use pyo3::exceptions::PySystemError;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, PyTypeInfo, ffi};
 
+use crate::error::ThinResult;
+
 /// What a callback is to the ready queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -34,7 +36,7 @@ pub enum Kind {
 /// A task whose wake-up is a built-in method.
 pub trait Woken: PyTypeInfo {
     /// Go on: `future` is done.
-    fn wake_up(task: &Bound<'_, Self>, future: &Bound<'_, PyAny>) -> PyResult<()>;
+    fn wake_up(task: &Bound<'_, Self>, future: &Bound<'_, PyAny>) -> ThinResult<()>;
 }
 
 static OUR_WAKEUP_METHOD: AtomicPtr<ffi::PyMethodDef> = AtomicPtr::new(ptr::null_mut());
@@ -82,7 +84,7 @@ unsafe extern "C" fn wake_up<T: Woken>(
     match catch_unwind(AssertUnwindSafe(|| T::wake_up(&task, &future))) {
         Ok(Ok(())) => py.None().into_ptr(),
         Ok(Err(error)) => {
-            error.restore(py);
+            PyErr::from(error).restore(py);
             ptr::null_mut()
         }
         Err(_panic) => {

@@ -17,6 +17,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PySet, PyTuple};
 
+use super::call::release;
+
 /// A `WeakSet` that has its native `add`.
 pub struct Registry {
     /// What the function `add` gets as its `self`.
@@ -103,8 +105,10 @@ unsafe extern "C" fn add(state: *mut ffi::PyObject, item: *mut ffi::PyObject) ->
     }
     // SAFETY: the set takes its own reference.
     let added = unsafe { ffi::PySet_Add(part(state, 0), reference) };
+    // SAFETY: interpreter calls happen on attached threads.
+    let py = unsafe { Python::assume_attached() };
     // SAFETY: ours, from above.
-    unsafe { ffi::Py_DECREF(reference) };
+    release(py, unsafe { Bound::from_owned_ptr(py, reference) }.unbind());
     if added != 0 { std::ptr::null_mut() } else { none() }
 }
 

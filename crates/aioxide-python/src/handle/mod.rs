@@ -24,6 +24,7 @@ use self::record::{Origins, Record};
 pub use self::running::{ends_the_loop, run, run_without_handle};
 pub use self::threadsafe::ThreadsafeHandle;
 pub use self::timer::TimerHandle;
+use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::ffi::collector::new_hidden;
 use crate::ffi::gil_cell::GilCell;
@@ -117,7 +118,7 @@ pub fn make<T: Scheduled>(
     callback: Borrowed<'_, '_, PyAny>,
     arguments: &[Borrowed<'_, '_, PyAny>],
     context: Option<Borrowed<'_, '_, PyAny>>,
-) -> PyResult<Py<T>> {
+) -> ThinResult<Py<T>> {
     let py = event_loop.py();
     let origins = Origins::new(event_loop, context)?;
     let handle = match T::kept_by(&event_loop.get().kept_handles).take(py) {

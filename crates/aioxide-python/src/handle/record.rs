@@ -12,7 +12,8 @@ use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
-use crate::event_loop::EventLoop;
+use crate::error::ThinResult;
+use crate::event_loop::{EventLoop, owned};
 use crate::ffi::collector::is_shared;
 use crate::ffi::gil_cell::GilCell;
 use crate::ffi::{call, context, snapshot};
@@ -62,8 +63,8 @@ impl Arguments {
     fn new(arguments: &[Borrowed<'_, '_, PyAny>]) -> Self {
         match arguments {
             [] => Self::None,
-            [one] => Self::One(Bound::clone(one).unbind()),
-            many => Self::Many(many.iter().map(|argument| Bound::clone(argument).unbind()).collect()),
+            [one] => Self::One(owned(one)),
+            many => Self::Many(many.iter().map(owned).collect()),
         }
     }
 
@@ -100,11 +101,11 @@ impl Origins {
     pub fn new(
         event_loop: &Bound<'_, EventLoop>,
         context: Option<Borrowed<'_, '_, PyAny>>,
-    ) -> PyResult<Self> {
+    ) -> ThinResult<Self> {
         let py = event_loop.py();
         let is_snapshot = context.is_none();
         let context = match context {
-            Some(context) => Bound::clone(&context).unbind(),
+            Some(context) => owned(&context),
             None => snapshot::current(py)?,
         };
         let origin = if event_loop.get().debug() { Some(Origin::here(py)?) } else { None };
@@ -140,7 +141,7 @@ impl Record {
             "what was there would be dropped here"
         );
         // Nothing is dropped: an empty record holds no object.
-        self.callback = Some(Bound::clone(&callback).unbind());
+        self.callback = Some(owned(&callback));
         if !arguments.is_empty() {
             self.arguments = Arguments::new(arguments);
         }
@@ -168,7 +169,7 @@ impl Record {
 
     /// Make the context one that no other handle has, before it is entered or shown. Fails for want of memory.
     #[inline]
-    pub fn leave_snapshot(cell: &GilCell<Self>, py: Python<'_>) -> PyResult<()> {
+    pub fn leave_snapshot(cell: &GilCell<Self>, py: Python<'_>) -> ThinResult<()> {
         let shared = {
             let mut record = cell.borrow_mut(py);
             match &record.context {
@@ -195,21 +196,21 @@ impl Record {
 
     /// Call, in the context; nothing where it was cancelled. The context is no snapshot that others have.
     #[inline]
-    pub fn call(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn call(&self, py: Python<'_>) -> ThinResult<()> {
         match &self.context {
             Some(context) => self.call_in(py, context),
             None => Ok(()),
         }
     }
 
-    fn call_in(&self, py: Python<'_>, context: &Py<PyAny>) -> PyResult<()> {
+    fn call_in(&self, py: Python<'_>, context: &Py<PyAny>) -> ThinResult<()> {
         let Some(callback) = &self.callback else { return Ok(()) };
         context::call_in(py, context, callback, self.arguments.as_slice())
     }
 
     /// Call, where nobody else can reach the record: it stays borrowed meanwhile.
     #[inline]
-    pub fn call_alone(cell: &GilCell<Self>, py: Python<'_>) -> PyResult<()> {
+    pub fn call_alone(cell: &GilCell<Self>, py: Python<'_>) -> ThinResult<()> {
         let record = cell.borrow(py);
         let shared =
             record.context.as_ref().filter(|context| record.is_snapshot && is_shared(context.bind(py)));

@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::record::{Arguments, Record};
 use super::{Handle, Scheduled, make};
+use crate::error::{ThinErr, ThinResult};
 use crate::event_loop::EventLoop;
 use crate::ffi::gil_cell::GilCell;
 use crate::ffi::{call, collector, context, reuse};
@@ -19,7 +20,7 @@ pub fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
 /// Run the callback of a handle that left its queue, unless it was cancelled. The handle is used again where nobody has
 /// it: see [`reuse`].
 #[inline]
-pub fn run<T: Scheduled>(handle: Py<T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+pub fn run<T: Scheduled>(handle: Py<T>, event_loop: &Bound<'_, EventLoop>) -> ThinResult<()> {
     let py = event_loop.py();
     let bound = handle.bind(py);
     let ran =
@@ -30,7 +31,7 @@ pub fn run<T: Scheduled>(handle: Py<T>, event_loop: &Bound<'_, EventLoop>) -> Py
 
 /// Run the callback of a handle that nobody but the caller knows.
 #[inline]
-fn run_sole<T: Scheduled>(handle: &Bound<'_, T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn run_sole<T: Scheduled>(handle: &Bound<'_, T>, event_loop: &Bound<'_, EventLoop>) -> ThinResult<()> {
     let py = handle.py();
     let record = &handle.get().common().record;
     match Record::call_alone(record, py) {
@@ -50,7 +51,7 @@ fn run_sole<T: Scheduled>(handle: &Bound<'_, T>, event_loop: &Bound<'_, EventLoo
 }
 
 /// Run the callback of a handle that somebody may come to meanwhile.
-pub fn run_known<T: Scheduled>(handle: &Bound<'_, T>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+pub fn run_known<T: Scheduled>(handle: &Bound<'_, T>, event_loop: &Bound<'_, EventLoop>) -> ThinResult<()> {
     let py = handle.py();
     let record = &handle.get().common().record;
     let prepared = Record::leave_snapshot(record, py);
@@ -73,7 +74,7 @@ pub fn run_without_handle(
     callback: &Py<PyAny>,
     argument: &Py<PyAny>,
     context: &Py<PyAny>,
-) -> PyResult<()> {
+) -> ThinResult<()> {
     let py = event_loop.py();
     let called = context::call_in(py, context, callback, std::slice::from_ref(argument));
     let Err(error) = called else { return Ok(()) };
@@ -87,14 +88,15 @@ pub fn run_without_handle(
 /// Report what a callback raised, as asyncio.
 #[cold]
 fn report<T: Scheduled>(
-    error: PyErr,
+    error: ThinErr,
     called: Option<(Py<PyAny>, Arguments)>,
     handle: &Bound<'_, T>,
     event_loop: &Bound<'_, EventLoop>,
-) -> PyResult<()> {
+) -> ThinResult<()> {
     let py = handle.py();
+    let error = PyErr::from(error);
     let Some((callback, arguments)) = called.filter(|_| !ends_the_loop(py, &error)) else {
-        return Err(error);
+        return Err(error.into());
     };
     collector::show(handle);
     let arguments = PyTuple::new(py, arguments.as_slice())?;
@@ -109,5 +111,5 @@ fn report<T: Scheduled>(
     if let Some(source_traceback) = source_traceback {
         report.set_item("source_traceback", source_traceback)?;
     }
-    EventLoop::report(event_loop, report)
+    Ok(EventLoop::report(event_loop, report)?)
 }

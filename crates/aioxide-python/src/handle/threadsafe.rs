@@ -13,6 +13,7 @@ use pyo3::{ffi, intern};
 
 use super::running::{run, run_known};
 use super::{Common, KeptHandles, Scheduled, methods};
+use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::ffi::collector;
 use crate::ffi::gil_cell::GilCell;
@@ -47,7 +48,7 @@ impl Scheduled for ThreadsafeHandle {
 }
 
 /// Hold a lock during `body`.
-fn locked<R>(lock: &Bound<'_, PyAny>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+fn locked<R, E: From<PyErr>>(lock: &Bound<'_, PyAny>, body: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
     lock.call_method0(intern!(lock.py(), "acquire"))?;
     let result = body();
     lock.call_method0(intern!(lock.py(), "release"))?;
@@ -56,7 +57,7 @@ fn locked<R>(lock: &Bound<'_, PyAny>, body: impl FnOnce() -> PyResult<R>) -> PyR
 
 impl ThreadsafeHandle {
     /// Run the callback unless it was cancelled.
-    pub fn run(slf: Py<Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    pub fn run(slf: Py<Self>, event_loop: &Bound<'_, EventLoop>) -> ThinResult<()> {
         let py = event_loop.py();
         let handle = slf.bind(py);
         if !collector::is_known(handle) {

@@ -11,6 +11,7 @@ use pyo3::{Borrowed, IntoPyObjectExt, ffi};
 
 use super::running::run;
 use super::{Common, KeptHandles, Scheduled, make, methods};
+use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::ffi::gil_cell::GilCell;
 use crate::ffi::reuse::Kept;
@@ -64,7 +65,7 @@ impl TimerHandle {
     }
 
     /// Run the callback unless it was cancelled.
-    pub fn run(slf: Py<Self>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    pub fn run(slf: Py<Self>, event_loop: &Bound<'_, EventLoop>) -> ThinResult<()> {
         slf.get().time.borrow_mut(event_loop.py()).key = None;
         run(slf, event_loop)
     }

@@ -10,8 +10,9 @@ use pyo3::{PyTraverseError, intern};
 use super::reader::StreamReader;
 use super::reading::Request;
 use super::writer::StreamWriter;
+use crate::awaitable::Step;
 use crate::awaitable::waiter::Waiter;
-use crate::awaitable::{Step, Stepped};
+use crate::error::{ThinErr, ThinResult};
 use crate::ffi::call;
 
 /// What a stream was asked for.
@@ -24,7 +25,7 @@ pub enum Operation {
 
 impl Operation {
     /// Go on.
-    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
+    pub fn advance(&mut self, py: Python<'_>) -> ThinResult<Step> {
         match self {
             Self::Read(read) => read.advance(py),
             Self::Drain(drain) => drain.advance(py),
@@ -32,7 +33,7 @@ impl Operation {
     }
 
     /// End with an exception.
-    pub fn throw(&mut self, py: Python<'_>, error: Box<PyErr>) -> Stepped {
+    pub fn throw(&mut self, py: Python<'_>, error: ThinErr) -> ThinResult<Step> {
         match self {
             Self::Read(read) => {
                 read.stop_waiting(py);
@@ -94,7 +95,7 @@ impl Read {
         Self { reader, request, has_begun: false, waiter: None }
     }
 
-    fn advance(&mut self, py: Python<'_>) -> Stepped {
+    fn advance(&mut self, py: Python<'_>) -> ThinResult<Step> {
         self.stop_waiting(py);
         let reader = self.reader.bind(py);
         if !mem::replace(&mut self.has_begun, true) {
@@ -140,7 +141,7 @@ impl Drain {
         Self { writer, stage: Stage::Begin }
     }
 
-    fn advance(&mut self, py: Python<'_>) -> Stepped {
+    fn advance(&mut self, py: Python<'_>) -> ThinResult<Step> {
         let writer = self.writer.bind(py);
         match &self.stage {
             Stage::Begin => {
@@ -156,7 +157,7 @@ impl Drain {
         }
     }
 
-    fn wait_for_protocol(&mut self, py: Python<'_>) -> Stepped {
+    fn wait_for_protocol(&mut self, py: Python<'_>) -> ThinResult<Step> {
         let protocol = StreamWriter::protocol_of(self.writer.bind(py), py)?;
         if super::is_our_protocol(&protocol) {
             if protocol.getattr(intern!(py, "_connection_lost"))?.is_truthy()? {
@@ -172,11 +173,14 @@ impl Drain {
         first
     }
 
-    fn throw(&mut self, py: Python<'_>, error: Box<PyErr>) -> Stepped {
+    fn throw(&mut self, py: Python<'_>, error: ThinErr) -> ThinResult<Step> {
         match &self.stage {
             Stage::Helper(helper) => {
                 let throw = intern!(py, "throw");
-                forward(py, call::call_method_of(helper.bind(py), throw, ((*error).into_value(py),)))
+                forward(
+                    py,
+                    call::call_method_of(helper.bind(py), throw, (PyErr::from(error).into_value(py),)),
+                )
             }
             Stage::Begin | Stage::Yielded => Err(error),
         }
@@ -184,13 +188,13 @@ impl Drain {
 }
 
 /// Let a coroutine that is awaited within go on.
-fn send_none(coroutine: &Bound<'_, PyAny>) -> Stepped {
+fn send_none(coroutine: &Bound<'_, PyAny>) -> ThinResult<Step> {
     let py = coroutine.py();
     forward(py, call::call_method_of(coroutine, intern!(py, "send"), (py.None(),)))
 }
 
 /// What a coroutine that is awaited within answered.
-fn forward(py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>) -> Stepped {
+fn forward(py: Python<'_>, answer: PyResult<Bound<'_, PyAny>>) -> ThinResult<Step> {
     match answer {
         Ok(yielded) => Ok(Step::Yield(yielded.unbind())),
         Err(error) if error.is_instance_of::<PyStopIteration>(py) => {

@@ -236,7 +236,7 @@ impl StreamReader {
             this.eof = true;
             this.waiter.take()
         };
-        waiter.map_or(Ok(()), |waiter| Waiter::wake(waiter.bind(slf.py())))
+        Ok(waiter.map_or(Ok(()), |waiter| Waiter::wake(waiter.bind(slf.py())))?)
     }
 
     /// Return whether everything that will ever come was read.
@@ -258,7 +258,7 @@ impl StreamReader {
             (this.exception.replace(exc.clone_ref(py)), this.waiter.take())
         };
         drop(previous);
-        waiter.map_or(Ok(()), |waiter| Waiter::fail(waiter.bind(py), exc))
+        Ok(waiter.map_or(Ok(()), |waiter| Waiter::fail(waiter.bind(py), exc))?)
     }
 
     /// Name the transport that is paused while too much is there.

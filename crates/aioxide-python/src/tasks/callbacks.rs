@@ -7,8 +7,10 @@ use pyo3::{PyTraverseError, intern};
 use super::future::Future;
 use super::task::Task;
 use crate::callback::Callback;
+use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::ffi::call::call_with_keywords;
+use crate::ffi::references::another;
 use crate::ffi::task_callbacks::wakeup_of;
 use crate::imports::imports;
 
@@ -27,23 +29,28 @@ pub enum Waiter {
 
 impl Waiter {
     /// Have it told, in the next turn, that `future` is done.
-    pub fn schedule(self, event_loop: &Bound<'_, EventLoop>, future: &Bound<'_, Future>) -> PyResult<()> {
+    pub fn schedule(self, event_loop: &Bound<'_, EventLoop>, future: &Bound<'_, Future>) -> ThinResult<()> {
         let py = future.py();
-        let callback = match self {
-            Self::Task(task) => Callback::NativeWakeup { task, future: future.clone().unbind() },
+        match self {
+            Self::Task(task) => EventLoop::schedule(event_loop, || Callback::NativeWakeup {
+                task,
+                future: another(future).unbind(),
+            }),
             // asyncio's debug mode looks at callbacks, and remembers where they were scheduled.
             Self::Callback { callback, context } if event_loop.get().debug() => {
                 let call_soon = event_loop.getattr(intern!(py, "call_soon"))?;
                 let arguments =
                     [callback.bind_borrowed(py), future.as_any().as_borrowed(), context.bind_borrowed(py)];
                 let keyword = imports(py)?.context_keyword.bind(py);
-                return call_with_keywords(call_soon.as_borrowed(), &arguments, keyword).map(drop);
+                call_with_keywords(call_soon.as_borrowed(), &arguments, keyword)?;
+                Ok(())
             }
-            Self::Callback { callback, context } => {
-                Callback::Done { callback, future: future.clone().unbind(), context }
-            }
-        };
-        EventLoop::schedule(event_loop, callback)
+            Self::Callback { callback, context } => EventLoop::schedule(event_loop, || Callback::Done {
+                callback,
+                future: another(future).unbind(),
+                context,
+            }),
+        }
     }
 
     /// What asyncio's `_callbacks` holds for it: the callback and its context.

@@ -20,14 +20,16 @@ use pyo3::{Borrowed, PyTraverseError, PyTypeInfo, ffi, intern};
 
 use super::callbacks::{Callbacks, Waiter};
 use super::future_iterator::FutureIterator;
-use super::{native_loop_or_current, owned};
-use crate::event_loop::EventLoop;
+use super::native_loop_or_current;
+use crate::error::ThinResult;
+use crate::event_loop::{EventLoop, owned};
 use crate::ffi::context;
 use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
-use crate::ffi::iteration::{Step, Stepped, Steps};
+use crate::ffi::iteration::{Step, Steps};
 use crate::ffi::method::{Arguments, FastMethod};
 use crate::ffi::object_slots::Finalized;
+use crate::ffi::references::{another, another_of};
 use crate::imports::imports;
 
 /// How many futures and tasks are alive in this process; counted as handles are.
@@ -87,11 +89,9 @@ impl Drop for State {
 }
 
 impl Future {
-    /// A pending future, to be made an object.
-    pub fn pending(event_loop: &Bound<'_, EventLoop>) -> PyResult<Self> {
-        let py = event_loop.py();
-        let source_traceback =
-            if event_loop.get().debug() { Some(imports(py)?.extract_stack.call0(py)?) } else { None };
+    /// A pending future, to be made an object; `source_traceback` is [where it is made](Self::origin).
+    #[inline(always)]
+    pub fn pending(event_loop: &Bound<'_, EventLoop>, source_traceback: Option<Py<PyAny>>) -> Self {
         LIVE.store(LIVE.load(Relaxed).wrapping_add(1), Relaxed);
         let state = State {
             outcome: Outcome::Pending,
@@ -102,12 +102,22 @@ impl Future {
             cancelled_error: None,
             source_traceback,
         };
-        Ok(Self { event_loop: event_loop.clone().unbind(), state: GilCell::new(state) })
+        Self { event_loop: another(event_loop).unbind(), state: GilCell::new(state) }
+    }
+
+    /// Where the caller is, in debug mode.
+    pub fn origin(event_loop: &Bound<'_, EventLoop>) -> ThinResult<Option<Py<PyAny>>> {
+        if !event_loop.get().debug() {
+            return Ok(None);
+        }
+        let py = event_loop.py();
+        Ok(Some(imports(py)?.extract_stack.call0(py)?))
     }
 
     /// Make a pending future of the loop.
-    pub fn create<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound<'py, Self>> {
-        Bound::new(event_loop.py(), Self::pending(event_loop)?)
+    pub fn create<'py>(event_loop: &Bound<'py, EventLoop>) -> ThinResult<Bound<'py, Self>> {
+        let origin = Self::origin(event_loop)?;
+        Ok(Bound::new(event_loop.py(), Self::pending(event_loop, origin))?)
     }
 
     /// The loop.
@@ -126,7 +136,7 @@ impl Future {
     }
 
     /// Let a task or callback know when the future is done, in the next turn if it is.
-    pub fn add_waiter(slf: &Bound<'_, Self>, waiter: Waiter) -> PyResult<()> {
+    pub fn add_waiter(slf: &Bound<'_, Self>, waiter: Waiter) -> ThinResult<()> {
         let refused = slf.get().state.with(slf.py(), |state| match state.outcome {
             Outcome::Pending => {
                 state.callbacks.push(waiter);
@@ -141,7 +151,7 @@ impl Future {
     }
 
     /// Tell all that wait.
-    fn schedule_callbacks(slf: &Bound<'_, Self>, callbacks: Callbacks) -> PyResult<()> {
+    fn schedule_callbacks(slf: &Bound<'_, Self>, callbacks: Callbacks) -> ThinResult<()> {
         let event_loop = slf.get().event_loop.bind(slf.py());
         match callbacks {
             Callbacks::None => Ok(()),
@@ -152,32 +162,38 @@ impl Future {
         }
     }
 
-    /// Give a pending future its outcome; `None` where it has one.
-    fn finish(&self, py: Python<'_>, outcome: Outcome, log_traceback: bool) -> Option<Callbacks> {
-        let finished = self.state.with(py, |state| match state.outcome {
-            Outcome::Pending => {
-                state.outcome = outcome;
-                state.log_traceback = log_traceback;
-                Ok(std::mem::take(&mut state.callbacks))
-            }
-            _ => Err(outcome),
-        });
-        finished.ok()
+    /// Give a pending future the outcome that `make` makes, in its place; `None` where it has one.
+    #[inline(always)]
+    fn finish(
+        &self,
+        py: Python<'_>,
+        log_traceback: bool,
+        make: impl FnOnce() -> Outcome,
+    ) -> Option<Callbacks> {
+        if !self.is_pending(py) {
+            return None;
+        }
+        Some(self.state.with(py, |state| {
+            // Nothing is dropped here: it is pending.
+            state.outcome = make();
+            state.log_traceback = log_traceback;
+            std::mem::take(&mut state.callbacks)
+        }))
     }
 
     /// asyncio's `Future.set_result`.
-    pub fn set_result(slf: &Bound<'_, Self>, result: Py<PyAny>) -> PyResult<()> {
-        match slf.get().finish(slf.py(), Outcome::Result(result), false) {
+    pub fn set_result(slf: &Bound<'_, Self>, result: Py<PyAny>) -> ThinResult<()> {
+        match slf.get().finish(slf.py(), false, || Outcome::Result(result)) {
             Some(callbacks) => Self::schedule_callbacks(slf, callbacks),
-            None => Err(invalid_state(slf.py(), "invalid state")?),
+            None => Err(invalid_state(slf.py(), "invalid state")?.into()),
         }
     }
 
     /// asyncio's `Future.set_exception`.
-    pub fn set_exception(slf: &Bound<'_, Self>, exception: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn set_exception(slf: &Bound<'_, Self>, exception: &Bound<'_, PyAny>) -> ThinResult<()> {
         let py = slf.py();
         if !slf.get().is_pending(py) {
-            return Err(invalid_state(py, "invalid state")?);
+            return Err(invalid_state(py, "invalid state")?.into());
         }
         let mut exception = exception.clone();
         if let Ok(class) = exception.cast::<PyType>()
@@ -186,17 +202,17 @@ impl Future {
             exception = class.call0()?;
         }
         if !exception.is_instance_of::<PyBaseException>() {
-            return Err(PyTypeError::new_err("invalid exception object"));
+            return Err(PyTypeError::new_err("invalid exception object").into());
         }
         if exception.is_instance_of::<PyStopIteration>() {
             exception = Self::stand_in_for_stop_iteration(slf, &exception)?;
         }
         let traceback = exception.getattr(intern!(py, "__traceback__"))?;
         let traceback = if traceback.is_none() { None } else { Some(traceback.unbind()) };
-        let outcome = Outcome::Exception { exception: exception.unbind(), traceback };
-        match slf.get().finish(py, outcome, true) {
+        let make = || Outcome::Exception { exception: exception.unbind(), traceback };
+        match slf.get().finish(py, true, make) {
             Some(callbacks) => Self::schedule_callbacks(slf, callbacks),
-            None => Err(invalid_state(py, "invalid state")?),
+            None => Err(invalid_state(py, "invalid state")?.into()),
         }
     }
 
@@ -211,7 +227,7 @@ impl Future {
     }
 
     /// asyncio's `Future.cancel`; whether it was pending.
-    pub fn cancel(slf: &Bound<'_, Self>, message: Option<Py<PyAny>>) -> PyResult<bool> {
+    pub fn cancel(slf: &Bound<'_, Self>, message: Option<Py<PyAny>>) -> ThinResult<bool> {
         let py = slf.py();
         let cancelled = slf.get().state.with(py, |state| {
             state.log_traceback = false;
@@ -276,7 +292,7 @@ impl Future {
         let seen = self.state.with(py, |state| match &mut state.outcome {
             Outcome::Pending => Seen::Answer(Answer::Pending),
             Outcome::Cancelled => Seen::Cancelled,
-            Outcome::Result(result) => Seen::Answer(Answer::Result(result.clone_ref(py))),
+            Outcome::Result(result) => Seen::Answer(Answer::Result(another_of(py, result))),
             Outcome::Exception { exception, traceback } => {
                 state.log_traceback = false;
                 Seen::Exception(exception.clone_ref(py), traceback.take())
@@ -348,7 +364,9 @@ impl Future {
     #[new]
     #[pyo3(signature = (*, r#loop=None))]
     fn new(py: Python<'_>, r#loop: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
-        Self::pending(&native_loop_or_current(py, r#loop)?)
+        let event_loop = native_loop_or_current(py, r#loop)?;
+        let origin = Self::origin(&event_loop)?;
+        Ok(Self::pending(&event_loop, origin))
     }
 
     /// The class that the future is an instance of, for `isinstance`.
@@ -418,13 +436,13 @@ impl Future {
 
     /// Mark the future done and set an exception.
     #[pyo3(name = "set_exception", signature = (exception, /))]
-    fn set_exception_method(slf: &Bound<'_, Self>, exception: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn set_exception_method(slf: &Bound<'_, Self>, exception: &Bound<'_, PyAny>) -> ThinResult<()> {
         Self::set_exception(slf, exception)
     }
 
     /// Cancel the future and schedule callbacks; return False if it was done.
     #[pyo3(name = "cancel", signature = (msg=None))]
-    fn cancel_method(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+    fn cancel_method(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> ThinResult<bool> {
         Self::cancel(slf, msg)
     }
 
@@ -595,10 +613,10 @@ impl FastMethod for SetResult {
     const DOCUMENTATION: &'static CStr =
         c"set_result($self, result, /)\n--\n\nMark the future done and set its result.";
 
-    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let result = arguments.exactly("set_result", 1)?[0];
         arguments.no_keywords("set_result")?;
-        Future::set_result(future, owned(result))?;
+        Future::set_result(future, owned(&result))?;
         Ok(future.py().None())
     }
 }
@@ -612,11 +630,11 @@ impl FastMethod for AddDoneCallback {
     const POSITIONAL: &'static [&'static str] = &["fn"];
     const DOCUMENTATION: &'static CStr = c"add_done_callback($self, fn, *, context=None)\n--\n\nAdd a callback to be run when the future becomes done.";
 
-    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let py = future.py();
-        let callback = owned(arguments.exactly("add_done_callback", 1)?[0]);
+        let callback = owned(&arguments.exactly("add_done_callback", 1)?[0]);
         let context = match arguments.only_keyword("add_done_callback", intern!(py, "context"))? {
-            Some(context) => owned(context),
+            Some(context) => owned(&context),
             None => context::copy_current(py)?,
         };
         Future::add_waiter(future, Waiter::Callback { callback, context })?;
@@ -634,9 +652,9 @@ impl FastMethod for Iterate {
     const DOCUMENTATION: &'static CStr =
         c"__iter__($self, /)\n--\n\nReturn an iterator that waits for the future.";
 
-    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         arguments.exactly("__iter__", 0)?;
-        FutureIterator::over(future).map(Py::into_any)
+        Ok(FutureIterator::over(future)?.into_any())
     }
 }
 
@@ -650,15 +668,15 @@ impl FastMethod for Await {
     const DOCUMENTATION: &'static CStr =
         c"__await__($self, /)\n--\n\nReturn an iterator that waits for the future.";
 
-    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         arguments.exactly("__await__", 0)?;
-        FutureIterator::over(future).map(Py::into_any)
+        Ok(FutureIterator::over(future)?.into_any())
     }
 }
 
 impl Steps for Future {
     /// What is sent is of no interest.
-    fn step(future: &Bound<'_, Self>, _sent: Option<Borrowed<'_, '_, PyAny>>) -> Stepped {
+    fn step(future: &Bound<'_, Self>, _sent: Option<Borrowed<'_, '_, PyAny>>) -> ThinResult<Step> {
         let py = future.py();
         match future.get().answer(py)? {
             Answer::Result(result) => Ok(Step::Done(result)),
@@ -669,7 +687,7 @@ impl Steps for Future {
                 if was_blocking {
                     return Err(PyRuntimeError::new_err("await wasn't used with future").into());
                 }
-                Ok(Step::Yield(future.clone().into_any().unbind()))
+                Ok(Step::Yield(another(future.as_any()).unbind()))
             }
         }
     }

@@ -48,7 +48,7 @@ impl FutureIterator {
         if !matches!(polled, Ok(Step::Yield(_))) && !future.get().is_pending(py) {
             drop(self.take(py));
         }
-        match polled.map_err(|error| *error)? {
+        match polled? {
             Step::Yield(future) => Ok(Some(future)),
             Step::Done(value) => Err(PyStopIteration::new_err((value,))),
         }

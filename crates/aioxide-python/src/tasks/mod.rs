@@ -20,7 +20,6 @@ pub mod registry;
 pub mod step;
 pub mod task;
 
-use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -79,7 +78,7 @@ pub fn native_task_factory(
     for (name, value) in kwargs.into_iter().flatten() {
         options.set(name.cast::<PyString>()?, value)?;
     }
-    Task::spawn(native_loop(r#loop)?, coro.as_borrowed(), options).map(Bound::unbind)
+    Ok(Task::spawn(native_loop(r#loop)?, coro.as_borrowed(), options)?.unbind())
 }
 
 /// The loop as the only kind that native tasks run on.
@@ -103,9 +102,4 @@ fn native_loop_or_current<'py>(
         None => crate::imports::imports(py)?.get_event_loop.bind(py).call0()?,
     };
     native_loop(&event_loop).cloned()
-}
-
-/// A borrowed object as an owned one.
-fn owned(object: Borrowed<'_, '_, PyAny>) -> Py<PyAny> {
-    object.to_owned().unbind()
 }

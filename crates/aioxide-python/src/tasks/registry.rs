@@ -17,8 +17,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
 use super::task::Task;
+use crate::error::{ThinErr, ThinResult};
 use crate::event_loop::EventLoop;
-use crate::ffi::call::call;
+use crate::ffi::call;
 use crate::ffi::collector::is_held_by_more_than;
 use crate::ffi::weak_set::{self, Registry};
 
@@ -97,7 +98,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
 }
 
 /// Let `asyncio.all_tasks` find a task.
-pub fn register(task: &Bound<'_, Task>) -> PyResult<()> {
+pub fn register(task: &Bound<'_, Task>) -> ThinResult<()> {
     let py = task.py();
     match &books(py)?.scheduled {
         Ok(registry) => {
@@ -106,16 +107,19 @@ pub fn register(task: &Bound<'_, Task>) -> PyResult<()> {
             drop(previous);
             Ok(())
         }
-        Err(function) => function.call1(py, (task,)).map(drop),
+        Err(function) => {
+            function.call1(py, (task,))?;
+            Ok(())
+        }
     }
 }
 
 /// Forget a task that is done, which `all_tasks` leaves out anyhow: cheaper now than when it dies.
-pub fn unregister(task: &Bound<'_, Task>) -> PyResult<()> {
+pub fn unregister(task: &Bound<'_, Task>) -> ThinResult<()> {
     let py = task.py();
     let entry = task.get().state.with(py, |state| state.registration.take());
     match (entry, &books(py)?.scheduled) {
-        (Some(entry), Ok(registry)) => registry.remove(py, entry),
+        (Some(entry), Ok(registry)) => Ok(registry.remove(py, entry)?),
         _ => Ok(()),
     }
 }
@@ -134,8 +138,8 @@ pub fn run_as<R>(
     event_loop: &Bound<'_, EventLoop>,
     task: &Bound<'_, Task>,
     leaving: Leaving,
-    body: impl FnOnce() -> PyResult<R>,
-) -> PyResult<R> {
+    body: impl FnOnce() -> ThinResult<R>,
+) -> ThinResult<R> {
     let current = &books(task.py())?.current;
     current.enter(event_loop, task)?;
     let result = body();
@@ -184,7 +188,7 @@ fn dismiss(event_loop: &Bound<'_, EventLoop>) {
 }
 
 impl Current {
-    fn enter(&self, event_loop: &Bound<'_, EventLoop>, task: &Bound<'_, Task>) -> PyResult<()> {
+    fn enter(&self, event_loop: &Bound<'_, EventLoop>, task: &Bound<'_, Task>) -> ThinResult<()> {
         let py = task.py();
         let lingers = event_loop.get().task_lingers.swap(false, Relaxed);
         match self {
@@ -199,22 +203,22 @@ impl Current {
                         "Cannot enter into task {} while another task {} is being executed.",
                         task.repr()?,
                         current.repr()?
-                    )));
+                    ))
+                    .into());
                 }
-                dictionary.set_item(event_loop, task)
+                Ok(dictionary.set_item(event_loop, task)?)
             }
             Self::Functions { enter, swap, .. } => {
                 let function = if lingers { swap } else { enter };
-                call(
+                call::run(
                     function.bind_borrowed(py),
                     &[event_loop.clone().into_any().unbind(), task.clone().into_any().unbind()],
                 )
-                .map(drop)
             }
         }
     }
 
-    fn leave(&self, event_loop: &Bound<'_, EventLoop>, task: &Bound<'_, Task>) -> PyResult<()> {
+    fn leave(&self, event_loop: &Bound<'_, EventLoop>, task: &Bound<'_, Task>) -> ThinResult<()> {
         let py = task.py();
         match self {
             Self::Dictionary(dictionary) => {
@@ -228,15 +232,15 @@ impl Current {
                     return Err(PyRuntimeError::new_err(format!(
                         "Leaving task {} does not match the current task {current}.",
                         task.repr()?
-                    )));
+                    ))
+                    .into());
                 }
-                dictionary.del_item(event_loop)
+                Ok(dictionary.del_item(event_loop)?)
             }
-            Self::Functions { leave, .. } => call(
+            Self::Functions { leave, .. } => call::run(
                 leave.bind_borrowed(py),
                 &[event_loop.clone().into_any().unbind(), task.clone().into_any().unbind()],
-            )
-            .map(drop),
+            ),
         }
     }
 }
@@ -245,17 +249,21 @@ impl Current {
 pub fn run_eagerly(
     event_loop: &Bound<'_, EventLoop>,
     task: &Bound<'_, Task>,
-    body: impl FnOnce() -> PyResult<()>,
-) -> PyResult<()> {
+    body: impl FnOnce() -> ThinResult<()>,
+) -> ThinResult<()> {
     let py = task.py();
     let Some(eager) = &books(py)?.eager else {
-        return Err(PyRuntimeError::new_err("this Python has no eager tasks"));
+        return Err(PyRuntimeError::new_err("this Python has no eager tasks").into());
     };
     let previous = eager.swap.call1(py, (event_loop, task))?;
-    let ran = eager.register.call1(py, (task,)).map(drop).and_then(|()| {
+    let registered = eager.register.call1(py, (task,)).map_err(ThinErr::from);
+    let ran = registered.and_then(|_| {
         let ran = body();
-        ran.and(eager.unregister.call1(py, (task,)).map(drop))
+        let unregistered = eager.unregister.call1(py, (task,));
+        ran.and(unregistered.map_err(ThinErr::from))
     });
-    let swapped = eager.swap.call1(py, (event_loop, previous)).map(drop);
-    ran.and(swapped)
+    let swapped = eager.swap.call1(py, (event_loop, previous));
+    ran?;
+    swapped?;
+    Ok(())
 }

@@ -13,29 +13,31 @@ use super::registry::{self, Leaving};
 use super::task::{Task, cancel_any};
 use crate::awaitable::waiter::Waiter as NativeWaiter;
 use crate::callback::Callback;
+use crate::error::{ThinErr, ThinResult};
 use crate::event_loop::EventLoop;
 use crate::ffi::call::{self, Sent};
 use crate::ffi::context::run_in;
+use crate::ffi::references::another;
 use crate::ffi::stop_iteration;
 use crate::ffi::task_callbacks::wakeup_of;
 use crate::imports::imports;
 
 /// Take a scheduled step, in the task's context, throwing `exception` at the coroutine if there is one.
-pub fn run(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResult<()> {
+pub fn run(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> ThinResult<()> {
     let py = task.py();
     let context = task.get().context(py);
     run_in(context.as_borrowed(), || step(task, exception, Leaving::Later))
 }
 
 /// Go on, in the task's context: `future` is done.
-pub fn run_woken(task: &Bound<'_, Task>, future: &Bound<'_, Future>) -> PyResult<()> {
+pub fn run_woken(task: &Bound<'_, Task>, future: &Bound<'_, Future>) -> ThinResult<()> {
     let py = task.py();
     let context = task.get().context(py);
     run_in(context.as_borrowed(), || go_on(task, future, Leaving::Later))
 }
 
 /// Take the first step at once, inside whoever creates the task.
-pub fn run_eagerly(task: &Bound<'_, Task>, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+pub fn run_eagerly(task: &Bound<'_, Task>, event_loop: &Bound<'_, EventLoop>) -> ThinResult<()> {
     let py = task.py();
     let context = task.get().context(py);
     registry::run_eagerly(event_loop, task, || run_in(context.as_borrowed(), || advance(task, None)))?;
@@ -48,11 +50,11 @@ pub fn run_eagerly(task: &Bound<'_, Task>, event_loop: &Bound<'_, EventLoop>) ->
 }
 
 /// asyncio's `__wakeup`. The caller has entered the context.
-pub fn wake_up(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn wake_up(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> ThinResult<()> {
     go_on(task, future, Leaving::Now)
 }
 
-fn go_on(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>, leaving: Leaving) -> PyResult<()> {
+fn go_on(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>, leaving: Leaving) -> ThinResult<()> {
     let py = task.py();
     let exception = match as_native(future) {
         Some(future) => match future.get().answer(py)? {
@@ -64,7 +66,7 @@ fn go_on(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>, leaving: Leaving) ->
             Answer::Pending => None,
         },
         None if future.is_exact_instance_of::<NativeWaiter>() => {
-            let waiter = future.cast_exact::<NativeWaiter>()?;
+            let waiter = future.cast_exact::<NativeWaiter>().map_err(PyErr::from)?;
             waiter.get().result(py).err().map(|error| error.into_value(py).into_any())
         }
         None => match call::call_method(future.as_borrowed(), intern!(py, "result"), &[]) {
@@ -76,7 +78,7 @@ fn go_on(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>, leaving: Leaving) ->
 }
 
 /// asyncio's `__step`. The caller has entered the context.
-fn step(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>, leaving: Leaving) -> PyResult<()> {
+fn step(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>, leaving: Leaving) -> ThinResult<()> {
     let py = task.py();
     let future = task.as_super().get();
     if !future.is_pending(py) {
@@ -84,7 +86,7 @@ fn step(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>, leaving: Leaving) 
         let exception = exception.unwrap_or_else(|| py.None());
         let message = format!("__step(): already done: {} {}", task.repr()?, exception.bind(py).repr()?);
         let class = imports(py)?.invalid_state_error.bind(py);
-        return Err(PyErr::from_value(class.call1((message,))?));
+        return Err(PyErr::from_value(class.call1((message,))?).into());
     }
     let (waiter, must_cancel) =
         task.get().state.with(py, |state| (state.waiter.take(), std::mem::take(&mut state.must_cancel)));
@@ -108,14 +110,14 @@ fn cancellation(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResul
 }
 
 /// Let the coroutine go on, and see to what it answers.
-fn advance(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResult<()> {
+fn advance(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> ThinResult<()> {
     let py = task.py();
     let coroutine = task
         .get()
         .state
-        .with(py, |state| state.coroutine.as_ref().map(|coroutine| coroutine.bind(py).clone()));
+        .with(py, |state| state.coroutine.as_ref().map(|coroutine| another(coroutine.bind(py))));
     let Some(coroutine) = coroutine else {
-        return Err(PyRuntimeError::new_err("the task's coroutine is gone"));
+        return Err(PyRuntimeError::new_err("the task's coroutine is gone").into());
     };
     let coroutine = coroutine.as_borrowed();
     let sent = match exception {
@@ -142,33 +144,34 @@ fn advance(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResult<()>
 fn throw<'py>(
     coroutine: Borrowed<'_, 'py, PyAny>,
     exception: Borrowed<'_, 'py, PyAny>,
-) -> PyResult<Sent<'py>> {
+) -> ThinResult<Sent<'py>> {
     let py = coroutine.py();
     match call::call_method(coroutine, intern!(py, "throw"), &[exception]) {
         Ok(awaited) => Ok(Sent::Yielded(awaited)),
         Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
-            error.value(py).getattr(intern!(py, "value")).map(Sent::Returned)
+            Ok(Sent::Returned(error.value(py).getattr(intern!(py, "value"))?))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// The coroutine raised: so ends the task. KeyboardInterrupt and SystemExit also end the loop.
-fn end_with(task: &Bound<'_, Task>, error: PyErr) -> PyResult<()> {
+fn end_with(task: &Bound<'_, Task>, error: ThinErr) -> ThinResult<()> {
     let py = task.py();
     let future = task.as_super();
-    if error.matches(py, imports(py)?.cancelled_error.bind(py))? {
+    let error = PyErr::from(error);
+    if error.is_instance(py, imports(py)?.cancelled_error.bind(py)) {
         future.get().set_cancelled_error(py, error.into_value(py).into_any());
         return Future::cancel(future, None).map(drop);
     }
     let must_end = EventLoop::must_end(py, &error);
     let exception = error.into_value(py);
     Future::set_exception(future, exception.bind(py).as_any())?;
-    if must_end { Err(raised(py, exception.into_any())) } else { Ok(()) }
+    if must_end { Err(raised(py, exception.into_any()).into()) } else { Ok(()) }
 }
 
 /// The coroutine waits for `awaited`.
-fn wait_for(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyResult<()> {
+fn wait_for(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> ThinResult<()> {
     if awaited.is(task) {
         return refuse(task, format!("Task cannot await on itself: {}", task.repr()?));
     }
@@ -185,7 +188,7 @@ fn wait_for(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyResult<()> 
 }
 
 /// Wait for what our own awaitables yield; asyncio's protocol, without its attributes.
-fn wait_for_waiter(task: &Bound<'_, Task>, waiter: &Bound<'_, NativeWaiter>) -> PyResult<()> {
+fn wait_for_waiter(task: &Bound<'_, Task>, waiter: &Bound<'_, NativeWaiter>) -> ThinResult<()> {
     let py = task.py();
     if !waiter.get().belongs_to(task.as_super().get().event_loop()) {
         return refuse_loop(task, waiter);
@@ -197,7 +200,7 @@ fn wait_for_waiter(task: &Bound<'_, Task>, waiter: &Bound<'_, NativeWaiter>) -> 
     remember(task, waiter)
 }
 
-fn wait_for_native(task: &Bound<'_, Task>, future: &Bound<'_, Future>) -> PyResult<()> {
+fn wait_for_native(task: &Bound<'_, Task>, future: &Bound<'_, Future>) -> ThinResult<()> {
     let py = task.py();
     if !future.get().event_loop().is(task.as_super().get().event_loop()) {
         return refuse_loop(task, future);
@@ -205,12 +208,12 @@ fn wait_for_native(task: &Bound<'_, Task>, future: &Bound<'_, Future>) -> PyResu
     if !future.get().take_blocking(py) {
         return refuse_yield(task, future);
     }
-    Future::add_waiter(future, Waiter::Task(task.clone().unbind()))?;
+    Future::add_waiter(future, Waiter::Task(another(task).unbind()))?;
     remember(task, future)
 }
 
 /// Wait for a future of another class, or whatever speaks its protocol.
-fn wait_for_foreign(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyResult<()> {
+fn wait_for_foreign(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> ThinResult<()> {
     let py = task.py();
     let blocking = awaited.getattr_opt(intern!(py, "_asyncio_future_blocking"))?;
     let Some(blocking) = blocking.filter(|blocking| !blocking.is_none()) else {
@@ -244,10 +247,10 @@ fn wait_for_foreign(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyRes
 }
 
 /// Keep what the task waits for; a cancellation that came during the step goes there.
-fn remember(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> PyResult<()> {
+fn remember(task: &Bound<'_, Task>, awaited: &Bound<'_, PyAny>) -> ThinResult<()> {
     let py = task.py();
     let must_cancel = task.get().state.with(py, |state| {
-        state.waiter = Some(awaited.clone().unbind());
+        state.waiter = Some(another(awaited).unbind());
         state.must_cancel
     });
     if must_cancel {
@@ -268,11 +271,11 @@ fn loop_of<'py>(future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     }
 }
 
-fn refuse_loop(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+fn refuse_loop(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> ThinResult<()> {
     refuse(task, format!("Task {} got Future {} attached to a different loop", task.repr()?, future.repr()?))
 }
 
-fn refuse_yield(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+fn refuse_yield(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> ThinResult<()> {
     refuse(
         task,
         format!("yield was used instead of yield from in task {} with {}", task.repr()?, future.repr()?),
@@ -280,12 +283,12 @@ fn refuse_yield(task: &Bound<'_, Task>, future: &Bound<'_, PyAny>) -> PyResult<(
 }
 
 /// Throw a RuntimeError at the coroutine, by the next step.
-fn refuse(task: &Bound<'_, Task>, message: String) -> PyResult<()> {
+fn refuse(task: &Bound<'_, Task>, message: String) -> ThinResult<()> {
     let error = PyRuntimeError::new_err(message).into_value(task.py());
     schedule(task, Some(error.into_any()))
 }
 
-fn schedule(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> PyResult<()> {
+fn schedule(task: &Bound<'_, Task>, exception: Option<Py<PyAny>>) -> ThinResult<()> {
     let event_loop = task.as_super().get().event_loop().bind(task.py());
-    EventLoop::schedule(event_loop, Callback::NativeStep { task: task.clone().unbind(), exception })
+    EventLoop::schedule(event_loop, || Callback::NativeStep { task: another(task).unbind(), exception })
 }

@@ -10,15 +10,17 @@ use pyo3::types::{PyDict, PyString, PyType};
 use pyo3::{Borrowed, PyTraverseError, ffi, intern};
 
 use super::future::{Future, as_native};
-use super::{native_loop_or_current, owned, registry, step};
+use super::{native_loop_or_current, registry, step};
 use crate::awaitable::waiter::Waiter as NativeWaiter;
 use crate::callback::Callback;
-use crate::event_loop::EventLoop;
+use crate::error::ThinResult;
+use crate::event_loop::{EventLoop, owned};
 use crate::ffi::call::call_with_keywords;
 use crate::ffi::context;
 use crate::ffi::free_list::{FreeList, Recycled};
 use crate::ffi::gil_cell::GilCell;
 use crate::ffi::object_slots::Finalized;
+use crate::ffi::references::another;
 use crate::ffi::task_callbacks::Woken;
 use crate::imports::imports;
 
@@ -103,13 +105,33 @@ impl Task {
         event_loop: &Bound<'py, EventLoop>,
         coroutine: Borrowed<'_, 'py, PyAny>,
         options: Options<'py>,
-    ) -> PyResult<Bound<'py, Self>> {
+    ) -> ThinResult<Bound<'py, Self>> {
         let py = event_loop.py();
         event_loop.get()._check_closed()?;
         let eager_start = options.eager_start;
-        let (future, state) = Self::new_state(event_loop, coroutine, options)?;
+        let origin = Future::origin(event_loop)?;
+        if !is_coroutine(coroutine)? {
+            let text = format!("a coroutine was expected, got {}", coroutine.repr()?);
+            return Err(PyTypeError::new_err(text).into());
+        }
+        let name = match options.name {
+            None => Name::Number(COUNTER.fetch_add(1, Relaxed)),
+            Some(name) => Name::Given(name.str()?.unbind()),
+        };
+        let context = Self::context_to_run_in(py, options.context)?;
+        let state = State {
+            coroutine: Some(owned(&coroutine)),
+            context,
+            waiter: None,
+            name,
+            must_cancel: false,
+            log_destroy_pending: true,
+            cancellations: 0,
+            registration: None,
+        };
         LIVE.store(LIVE.load(Relaxed).wrapping_add(1), Relaxed);
-        let initializer = PyClassInitializer::from(future).add_subclass(Self { state: GilCell::new(state) });
+        let task = Self { state: GilCell::new(state) };
+        let initializer = PyClassInitializer::from(Future::pending(event_loop, origin)).add_subclass(task);
         let task = Bound::new(py, initializer)?;
         let begun = Self::begin(&task, event_loop, eager_start);
         if begun.is_err() {
@@ -119,63 +141,38 @@ impl Task {
         begun.map(|()| task)
     }
 
-    fn begin(task: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>, eager_start: bool) -> PyResult<()> {
+    fn begin(task: &Bound<'_, Self>, event_loop: &Bound<'_, EventLoop>, eager_start: bool) -> ThinResult<()> {
         if eager_start && event_loop.get().is_running() {
             return step::run_eagerly(task, event_loop);
         }
-        EventLoop::schedule(
-            event_loop,
-            Callback::NativeStep { task: task.clone().unbind(), exception: None },
-        )?;
+        EventLoop::schedule(event_loop, || Callback::NativeStep {
+            task: another(task).unbind(),
+            exception: None,
+        })?;
         registry::register(task)
     }
 
-    fn new_state<'py>(
-        event_loop: &Bound<'py, EventLoop>,
-        coroutine: Borrowed<'_, 'py, PyAny>,
-        options: Options<'py>,
-    ) -> PyResult<(Future, State)> {
-        let py = event_loop.py();
-        let future = Future::pending(event_loop)?;
-        if !is_coroutine(coroutine)? {
-            return Err(PyTypeError::new_err(format!("a coroutine was expected, got {}", coroutine.repr()?)));
-        }
-        let name = match options.name {
-            None => Name::Number(COUNTER.fetch_add(1, Relaxed)),
-            Some(name) => Name::Given(name.str()?.unbind()),
-        };
-        let context = match options.context {
-            None => context::copy_current(py)?,
-            Some(context) if context::is_context(context.as_borrowed()) => context.unbind(),
+    /// The context given, or a copy of the current one.
+    fn context_to_run_in(py: Python<'_>, given: Option<Bound<'_, PyAny>>) -> ThinResult<Py<PyAny>> {
+        match given {
+            None => Ok(context::copy_current(py)?),
+            Some(given) if context::is_context(given.as_borrowed()) => Ok(given.unbind()),
             Some(other) => {
-                return Err(PyTypeError::new_err(format!(
-                    "a contextvars.Context was expected, got {}",
-                    other.get_type().name()?
-                )));
+                let text = format!("a contextvars.Context was expected, got {}", other.get_type().name()?);
+                Err(PyTypeError::new_err(text).into())
             }
-        };
-        let state = State {
-            coroutine: Some(owned(coroutine)),
-            context,
-            waiter: None,
-            name,
-            must_cancel: false,
-            log_destroy_pending: true,
-            cancellations: 0,
-            registration: None,
-        };
-        Ok((future, state))
+        }
     }
 
     /// The context of its coroutine.
     pub fn context<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        self.state.with(py, |state| state.context.bind(py).clone())
+        self.state.with(py, |state| another(state.context.bind(py)))
     }
 
     /// asyncio's `Task.cancel`: ask the coroutine to end; whether it was pending.
     ///
     /// A task that waits for a task passes it on. Such chains can be long, so this goes along them without recursion.
-    pub fn cancel(slf: &Bound<'_, Self>, message: Option<Py<PyAny>>) -> PyResult<bool> {
+    pub fn cancel(slf: &Bound<'_, Self>, message: Option<Py<PyAny>>) -> ThinResult<bool> {
         let py = slf.py();
         if !slf.get().request_cancellation(slf.as_super()) {
             return Ok(false);
@@ -231,7 +228,7 @@ impl Task {
 }
 
 /// Cancel what a task waits for; whether that was pending.
-pub fn cancel_any(waiter: &Bound<'_, PyAny>, message: Option<&Py<PyAny>>) -> PyResult<bool> {
+pub fn cancel_any(waiter: &Bound<'_, PyAny>, message: Option<&Py<PyAny>>) -> ThinResult<bool> {
     let py = waiter.py();
     if let Ok(task) = waiter.cast_exact::<Task>() {
         return Task::cancel(task, message.map(|message| message.clone_ref(py)));
@@ -245,7 +242,7 @@ pub fn cancel_any(waiter: &Bound<'_, PyAny>, message: Option<&Py<PyAny>>) -> PyR
     let cancel = waiter.getattr(intern!(py, "cancel"))?;
     let message = message.map_or_else(|| py.None(), |message| message.clone_ref(py));
     let keyword = imports(py)?.message_keyword.bind(py);
-    call_with_keywords(cancel.as_borrowed(), &[message.bind_borrowed(py)], keyword)?.is_truthy()
+    Ok(call_with_keywords(cancel.as_borrowed(), &[message.bind_borrowed(py)], keyword)?.is_truthy()?)
 }
 
 /// asyncio's `iscoroutine`, at once for what `async def` makes.
@@ -274,7 +271,7 @@ impl Task {
         for (name, value) in options.into_iter().flatten() {
             taken.set(name.cast::<PyString>()?, value)?;
         }
-        Self::spawn(&event_loop, coro.as_borrowed(), taken).map(Bound::unbind)
+        Ok(Self::spawn(&event_loop, coro.as_borrowed(), taken)?.unbind())
     }
 
     /// The class that the task is an instance of, for `isinstance`.
@@ -335,7 +332,7 @@ impl Task {
 
     /// Request that the coroutine be cancelled; return False if the task was done.
     #[pyo3(name = "cancel", signature = (msg=None))]
-    fn cancel_method(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> PyResult<bool> {
+    fn cancel_method(slf: &Bound<'_, Self>, msg: Option<Py<PyAny>>) -> ThinResult<bool> {
         Self::cancel(slf, msg)
     }
 
@@ -431,7 +428,7 @@ impl Task {
 }
 
 impl Woken for Task {
-    fn wake_up(task: &Bound<'_, Self>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn wake_up(task: &Bound<'_, Self>, future: &Bound<'_, PyAny>) -> ThinResult<()> {
         step::wake_up(task, future)
     }
 }

@@ -9,6 +9,7 @@ use pyo3::PyTraverseError;
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
 
+use crate::error::ThinResult;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
 use crate::ffi::gil_cell::GilCell;
@@ -31,7 +32,7 @@ impl EventContext {
 
     /// Run `body` inside; fails for want of memory, and as `body`.
     #[inline]
-    pub fn run(&self, py: Python<'_>, body: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
+    pub fn run(&self, py: Python<'_>, body: impl FnOnce() -> ThinResult<()>) -> ThinResult<()> {
         let (context, is_own) = self.0.with(py, |which| match which {
             Which::Shared(context) => (context.clone_ref(py), false),
             Which::Own(context) => (context.clone_ref(py), true),

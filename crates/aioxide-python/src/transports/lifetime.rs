@@ -13,10 +13,10 @@ use crate::imports::imports;
 /// Give a future its result, None, or its exception, unless it is done already.
 pub fn settle(py: Python<'_>, waiter: &Py<PyAny>, error: Option<PyErr>) -> PyResult<()> {
     if let Ok(waiter) = waiter.bind(py).cast_exact::<Waiter>() {
-        return match error {
+        return Ok(match error {
             None => Waiter::wake(waiter),
             Some(error) => Waiter::fail(waiter, error.into_value(py).into_any()),
-        };
+        }?);
     }
     if waiter.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
         return Ok(());

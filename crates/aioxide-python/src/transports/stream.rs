@@ -28,7 +28,7 @@ use super::protocol::{Manner, Protocol};
 use super::reading::ReadSide;
 use super::writing::WriteSide;
 use crate::callback::Callback;
-use crate::error::os_error;
+use crate::error::{ThinResult, os_error};
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::ffi::collector::new_with_dictionary;
@@ -314,18 +314,24 @@ impl StreamTransport {
     /// Have an event handled in the next turn.
     pub(super) fn schedule(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
         let event_loop = &slf.get().event_loop;
-        EventLoop::enqueue(event_loop.bind(slf.py()), Callback::Transport(slf.clone().unbind(), event))
+        Ok(EventLoop::enqueue(event_loop.bind(slf.py()), Callback::Transport(slf.clone().unbind(), event))?)
     }
 
     /// Handle an event; an error is one that must end the loop.
-    pub fn handle_event(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
-        Self::run_as_event(slf, || Self::dispatch(slf, event))
+    pub fn handle_event(slf: &Bound<'_, Self>, event: Event) -> ThinResult<()> {
+        Self::run_as_event(slf, || Ok(Self::dispatch(slf, event)?))
     }
 
     /// Run `body` in the transport's context. Its error is reported, unless it must end the loop.
-    pub(super) fn run_as_event(slf: &Bound<'_, Self>, body: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
+    pub(super) fn run_as_event(
+        slf: &Bound<'_, Self>,
+        body: impl FnOnce() -> ThinResult<()>,
+    ) -> ThinResult<()> {
         let py = slf.py();
-        slf.get().context.run(py, body).or_else(|error| Self::report(slf, "Exception in a transport", error))
+        slf.get()
+            .context
+            .run(py, body)
+            .or_else(|error| Ok(Self::report(slf, "Exception in a transport", error.into())?))
     }
 
     fn dispatch(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {

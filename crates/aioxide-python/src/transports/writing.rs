@@ -235,7 +235,7 @@ impl StreamTransport {
     /// directly.
     pub fn flush(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<()> {
         slf.state_mut().writing.listed = false;
-        Self::run_as_event(slf, || Self::flush_listed(slf, in_batch))
+        Ok(Self::run_as_event(slf, || Ok(Self::flush_listed(slf, in_batch)?))?)
     }
 
     fn flush_listed(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<()> {

@@ -21,9 +21,10 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use super::arguments::encode;
 use super::connection::RedisConnection;
 use super::receiver::Reply;
+use crate::awaitable::Step;
 use crate::awaitable::waiter::Waiter;
-use crate::awaitable::{Step, Stepped};
 use crate::callback::Callback;
+use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::ffi::gil_cell::GilCell;
@@ -115,7 +116,7 @@ impl Call {
     }
 
     /// Go on.
-    pub fn advance(&mut self, py: Python<'_>) -> Stepped {
+    pub fn advance(&mut self, py: Python<'_>) -> ThinResult<Step> {
         match mem::replace(&mut self.stage, Stage::Done) {
             Stage::New | Stage::Crowded(_) => match self.commands {
                 Commands::NextMessage => self.listen(py),
@@ -151,7 +152,7 @@ impl Call {
         }
     }
 
-    fn send(&mut self, py: Python<'_>) -> Stepped {
+    fn send(&mut self, py: Python<'_>) -> ThinResult<Step> {
         let this = self.connection.bind(py).get();
         if this.is_full()? {
             let waiter = Waiter::new(py, this.event_loop.clone_ref(py).into_any())?;
@@ -194,7 +195,7 @@ impl Call {
         }
     }
 
-    fn wait(&mut self, py: Python<'_>, pending: Arc<GilCell<Pending>>) -> Stepped {
+    fn wait(&mut self, py: Python<'_>, pending: Arc<GilCell<Pending>>) -> ThinResult<Step> {
         let event_loop = self.connection.get().event_loop.clone_ref(py);
         let waiter = Waiter::new(py, event_loop.into_any())?;
         let yielded = waiter.clone_ref(py).into_any();
@@ -203,7 +204,7 @@ impl Call {
         Ok(Step::Yield(yielded))
     }
 
-    fn listen(&mut self, py: Python<'_>) -> Stepped {
+    fn listen(&mut self, py: Python<'_>) -> ThinResult<Step> {
         let this = self.connection.bind(py).get();
         if let Some(message) = this.take_message(py)? {
             return Ok(Step::Done(message));

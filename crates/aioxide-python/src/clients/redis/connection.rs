@@ -23,6 +23,7 @@ use super::route::{Route, route};
 use super::settings::Settings;
 use crate::awaitable::waiter::Waiter;
 use crate::awaitable::{Awaitable, Work};
+use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::ffi::call;
 use crate::ffi::gil_cell::GilCell;
@@ -253,7 +254,7 @@ impl FastMethod for ExecuteCommand {
     const POSITIONAL: &'static [&'static str] = &[];
     const DOCUMENTATION: &'static CStr = c"execute_command($self, /, *arguments, **options)\n--\n\nReturn an awaitable of the reply to a command.";
 
-    fn call(connection: &Bound<'_, RedisConnection>, arguments: &Arguments<'_, '_>) -> PyResult<Py<PyAny>> {
+    fn call(connection: &Bound<'_, RedisConnection>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
         let py = connection.py();
         let this = connection.get();
         let words = PyTuple::new(py, arguments.at_least("execute_command", 1)?)?;
@@ -265,7 +266,7 @@ impl FastMethod for ExecuteCommand {
             let retry = this.retry(&name)?;
             let commands = Commands::One { arguments: words.unbind(), callback, instead_of_error: None };
             let call = Call::new(connection, commands, this.decodes, retry);
-            return RedisConnection::awaitable(connection, "Redis.execute_command", call).map(Py::into_any);
+            return Ok(RedisConnection::awaitable(connection, "Redis.execute_command", call)?.into_any());
         }
         let options = PyDict::new(py);
         for (name, value) in arguments.keywords() {
@@ -275,10 +276,8 @@ impl FastMethod for ExecuteCommand {
             return Ok(awaitable.into_any());
         }
         match &this.otherwise {
-            Some(otherwise) => {
-                call::call_object(otherwise.bind(py), (words, options), None).map(Bound::unbind)
-            }
-            None => Err(PyTypeError::new_err("this command needs a connection of its own")),
+            Some(otherwise) => Ok(call::call_object(otherwise.bind(py), (words, options), None)?.unbind()),
+            None => Err(PyTypeError::new_err("this command needs a connection of its own").into()),
         }
     }
 }

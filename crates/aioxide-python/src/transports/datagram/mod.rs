@@ -132,7 +132,7 @@ impl DatagramTransport {
     /// Have an event handled in the next turn.
     fn schedule(slf: &Bound<'_, Self>, event: Event) -> PyResult<()> {
         let event_loop = slf.borrow().event_loop.clone_ref(slf.py());
-        EventLoop::enqueue(event_loop.bind(slf.py()), Callback::Datagram(slf.clone().unbind(), event))
+        Ok(EventLoop::enqueue(event_loop.bind(slf.py()), Callback::Datagram(slf.clone().unbind(), event))?)
     }
 
     /// Handle an event; an error is one that must end the loop.

@@ -1,0 +1,121 @@
+//! Reference counts as the processor likes them, for what is counted up and down often.
+//!
+//! CPython 3.12 and 3.13 count up by the lower half of the count, and down by the whole of it. The whole cannot be loaded
+//! while the half that was stored last is still on its way to the cache, so an object that is taken up and soon let go
+//! of keeps the processor waiting for as long as the rest of a short function takes. Here the half is loaded and the whole
+//! is stored, which goes well with whatever was before and comes after.
+#![expect(unsafe_code, reason = "reads and writes reference counts, as the interpreter's own macros")]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use self::counting::{count_down, count_of, count_up};
+
+/// Another reference to an object, as `clone`.
+#[inline(always)]
+pub fn another<'py, T>(object: &Bound<'py, T>) -> Bound<'py, T> {
+    another_of(object.py(), object.as_unbound()).into_bound(object.py())
+}
+
+/// Another reference to an object, as `clone_ref`.
+#[inline(always)]
+pub fn another_of<T>(py: Python<'_>, object: &Py<T>) -> Py<T> {
+    // SAFETY: the object is alive, and the thread attached.
+    unsafe { count_up(object.as_ptr()) };
+    // SAFETY: the reference that was just counted.
+    let another = unsafe { Bound::from_owned_ptr(py, object.as_ptr()) };
+    // SAFETY: the same object, of the same type.
+    unsafe { another.cast_into_unchecked() }.unbind()
+}
+
+/// How many references there are to an object; some big number where it is immortal.
+#[inline(always)]
+pub fn count<T>(object: &Bound<'_, T>) -> ffi::Py_ssize_t {
+    // SAFETY: the object is alive, and the thread attached.
+    unsafe { count_of(object.as_ptr()) }
+}
+
+/// Let go of an object that others hold, too.
+#[inline(always)]
+pub fn let_go_of_shared<T>(object: Bound<'_, T>) {
+    debug_assert!(count(&object) > 1, "it would not be destroyed");
+    // SAFETY: the object is alive, the thread attached, and the reference given up.
+    unsafe { count_down(object.into_ptr()) };
+}
+
+/// By halves, where the interpreter does: a mortal object's upper half is zero, an immortal one's lower half is negative
+/// (CPython `Include/object.h`).
+#[cfg(all(
+    Py_3_12,
+    not(Py_3_14),
+    not(Py_GIL_DISABLED),
+    not(py_sys_config = "Py_REF_DEBUG"),
+    target_pointer_width = "64",
+    target_endian = "little"
+))]
+mod counting {
+    use pyo3::ffi;
+
+    /// The lower half.
+    ///
+    /// # Safety
+    /// A live object, on an attached thread.
+    #[inline(always)]
+    unsafe fn half(object: *mut ffi::PyObject) -> i32 {
+        // SAFETY: the count is the object's first field, and nobody else counts meanwhile.
+        unsafe { object.cast::<i32>().read() }
+    }
+
+    /// # Safety
+    /// A live, mortal object, on an attached thread.
+    #[inline(always)]
+    unsafe fn store(object: *mut ffi::PyObject, count: i32) {
+        // SAFETY: as in `half`.
+        unsafe { object.cast::<i64>().write(i64::from(count)) }
+    }
+
+    /// # Safety
+    /// As for `half`.
+    #[inline(always)]
+    pub unsafe fn count_of(object: *mut ffi::PyObject) -> ffi::Py_ssize_t {
+        // SAFETY: as the caller promises.
+        unsafe { half(object) }.cast_unsigned() as ffi::Py_ssize_t
+    }
+
+    /// # Safety
+    /// As for `half`.
+    #[inline(always)]
+    pub unsafe fn count_up(object: *mut ffi::PyObject) {
+        // SAFETY: as the caller promises.
+        let count = unsafe { half(object) };
+        if count >= 0 {
+            // SAFETY: as the caller promises, and it is mortal.
+            unsafe { store(object, count + 1) };
+        }
+    }
+
+    /// # Safety
+    /// As for `half`; the reference is not the last one.
+    #[inline(always)]
+    pub unsafe fn count_down(object: *mut ffi::PyObject) {
+        // SAFETY: as the caller promises.
+        let count = unsafe { half(object) };
+        if count >= 0 {
+            // SAFETY: as the caller promises, and it is mortal.
+            unsafe { store(object, count - 1) };
+        }
+    }
+}
+
+/// As the interpreter does.
+#[cfg(not(all(
+    Py_3_12,
+    not(Py_3_14),
+    not(Py_GIL_DISABLED),
+    not(py_sys_config = "Py_REF_DEBUG"),
+    target_pointer_width = "64",
+    target_endian = "little"
+)))]
+mod counting {
+    pub use pyo3::ffi::{Py_DECREF as count_down, Py_INCREF as count_up, Py_REFCNT as count_of};
+}
