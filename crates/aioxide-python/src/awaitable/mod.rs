@@ -188,27 +188,30 @@ impl Awaitable {
         this.set_phase(py, Phase::Running);
         let advanced = {
             let mut work = this.work.borrow_mut(py);
-            match &mut *work {
-                Some(work) => {
-                    catch_unwind(AssertUnwindSafe(|| work.advance(py, thrown))).unwrap_or_else(|_| {
-                        Err(PySystemError::new_err(format!("{name}() panicked; please report this as a bug"))
-                            .into())
-                    })
-                }
-                None => Err(reused(name).into()),
-            }
+            let Some(work) = &mut *work else { return Err(reused(name).into()) };
+            catch_unwind(AssertUnwindSafe(|| work.advance(py, thrown)))
         };
-        if matches!(advanced, Ok(Step::Yield(_))) {
-            this.set_phase(py, Phase::Suspended);
-            // From now on it may be in a cycle that nothing else knows of.
-            collector::show(slf);
-            return advanced;
-        }
-        this.finish(py);
-        if advanced.is_ok() {
-            advanced
-        } else {
-            advanced.map_err(|error| without_stop_iteration(py, error.into()).into())
+        // Taken apart word by word, as it was written.
+        match advanced {
+            Ok(Ok(Step::Yield(yielded))) => {
+                this.set_phase(py, Phase::Suspended);
+                // From now on it may be in a cycle that nothing else knows of.
+                collector::show(slf);
+                Ok(Step::Yield(yielded))
+            }
+            Ok(Ok(Step::Done(value))) => {
+                this.finish(py);
+                Ok(Step::Done(value))
+            }
+            Ok(Err(error)) => {
+                this.finish(py);
+                Err(without_stop_iteration(py, error.into()).into())
+            }
+            Err(_panic) => {
+                this.finish(py);
+                let text = format!("{name}() panicked; please report this as a bug");
+                Err(PySystemError::new_err(text).into())
+            }
         }
     }
 
