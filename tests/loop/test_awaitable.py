@@ -16,6 +16,7 @@ import functools
 import gc
 import inspect
 import threading
+import traceback
 import warnings
 import weakref
 
@@ -524,3 +525,18 @@ async def test_debug_mode(loop, trial):
     loop.call_soon(reader.feed_data, b"data")
     assert await reader.readexactly(4) == b"data"
     assert reader._source_traceback
+
+
+def test_who_drives_an_awaitable_by_hand_gets_a_traceback_of_that_time_only(loop, trial):
+    depths: list[int] = []
+
+    async def main():
+        for _ in range(5):
+            iterator = trial("ready", 0, 1).__await__()
+            try:
+                next(iterator)
+            except StopIteration as stopped:
+                depths.append(len(list(traceback.walk_tb(stopped.__traceback__))))
+
+    loop.run_until_complete(main())
+    assert depths == [1] * 5

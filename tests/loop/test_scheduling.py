@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
 import functools
 import gc
 import socket
 import sys
+import sysconfig
 import time
 import weakref
 from typing import Any
@@ -74,6 +76,26 @@ def test_reference_counts_are_what_they_were_also_of_immortal_objects(loop):
     after = [sys.getrefcount(each) for each in objects]
     assert all(abs(now - then) < 50 for now, then in zip(after, before, strict=True)), (before, after)
     assert after[:3] == before[:3]
+
+
+@pytest.mark.skipif(
+    not (3, 12) <= sys.version_info < (3, 14) or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="these Pythons count by halves",
+)
+def test_an_immortal_object_that_older_code_has_counted_stays_alive(loop):
+    """An extension for an older Python counts up what is immortal, too: the count overflows its half."""
+    immortal = type(iter(()))
+    count = ctypes.c_int64.from_address(id(immortal))
+    before = count.value
+    count.value += 1
+    try:
+        for _ in range(100):
+            loop.call_soon(isinstance, immortal, immortal)
+            loop.call_soon(immortal.__name__.join, [immortal.__name__])
+        run_once(loop)
+        assert count.value >> 32 == 1
+    finally:
+        count.value = before
 
 
 def test_a_cancelled_handle_does_not_run_and_releases_its_callback(loop):

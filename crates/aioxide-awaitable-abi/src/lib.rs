@@ -33,7 +33,7 @@ pub use erased::{Answers, Erased, Payload, RawAnswer, erase};
 pub const CAPSULE: &CStr = c"aioxide._rust._awaitable_capsule";
 
 /// The version of the interface that this crate knows.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What aioxide offers to extensions.
 #[derive(Debug)]

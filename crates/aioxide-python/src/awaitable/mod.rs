@@ -10,6 +10,8 @@
 //! - Work is borrowed while it is at work or dropped; who comes to the awaitable meanwhile sees its phase first, and
 //!   leaves the work alone.
 //! - An exception thrown into it (cancellation) finds the work dropped by the time it goes on.
+//! - A future that is done is dropped by the step that it ended in, in which the awaitable still runs; all other work when
+//!   the awaitable is over.
 //! - Work that panicked is dropped, and its task alone gets an exception.
 
 pub mod extension;
@@ -188,7 +190,10 @@ impl Awaitable {
         this.set_phase(py, Phase::Running);
         let advanced = {
             let mut work = this.work.borrow_mut(py);
-            let Some(work) = &mut *work else { return Err(reused(name).into()) };
+            let Some(work) = &mut *work else {
+                this.set_phase(py, Phase::Finished);
+                return Err(reused(name).into());
+            };
             catch_unwind(AssertUnwindSafe(|| work.advance(py, thrown)))
         };
         // Taken apart word by word, as it was written.

@@ -44,7 +44,8 @@ pub fn let_go_of_shared<T>(object: Bound<'_, T>) {
 }
 
 /// By halves, where the interpreter does: a mortal object's upper half is zero, an immortal one's lower half is negative
-/// (CPython `Include/object.h`).
+/// (CPython `Include/object.h`). Code that was compiled for an older Python counts immortal objects, too, by the whole: one
+/// whose upper half tells of that is left to the interpreter's own functions.
 #[cfg(all(
     Py_3_12,
     not(Py_3_14),
@@ -56,53 +57,64 @@ pub fn let_go_of_shared<T>(object: Bound<'_, T>) {
 mod counting {
     use pyo3::ffi;
 
-    /// The lower half.
+    /// The count of a mortal object; `None` for all others.
     ///
     /// # Safety
     /// A live object, on an attached thread.
     #[inline(always)]
-    unsafe fn half(object: *mut ffi::PyObject) -> i32 {
+    unsafe fn mortal(object: *mut ffi::PyObject) -> Option<i32> {
+        let halves = object.cast::<i32>();
+        // Volatile, that is, not joined into a load of the whole.
         // SAFETY: the count is the object's first field, and nobody else counts meanwhile.
-        unsafe { object.cast::<i32>().read() }
+        let lower = unsafe { halves.read_volatile() };
+        // SAFETY: as above.
+        let upper = unsafe { halves.add(1).read_volatile() };
+        if lower >= 0 && upper == 0 { Some(lower) } else { None }
     }
 
     /// # Safety
     /// A live, mortal object, on an attached thread.
     #[inline(always)]
     unsafe fn store(object: *mut ffi::PyObject, count: i32) {
-        // SAFETY: as in `half`.
+        // SAFETY: as in `mortal`.
         unsafe { object.cast::<i64>().write(i64::from(count)) }
     }
 
     /// # Safety
-    /// As for `half`.
+    /// As for `mortal`.
     #[inline(always)]
     pub unsafe fn count_of(object: *mut ffi::PyObject) -> ffi::Py_ssize_t {
         // SAFETY: as the caller promises.
-        unsafe { half(object) }.cast_unsigned() as ffi::Py_ssize_t
-    }
-
-    /// # Safety
-    /// As for `half`.
-    #[inline(always)]
-    pub unsafe fn count_up(object: *mut ffi::PyObject) {
-        // SAFETY: as the caller promises.
-        let count = unsafe { half(object) };
-        if count >= 0 {
-            // SAFETY: as the caller promises, and it is mortal.
-            unsafe { store(object, count + 1) };
+        match unsafe { mortal(object) } {
+            Some(count) => count as ffi::Py_ssize_t,
+            // SAFETY: as the caller promises.
+            None => unsafe { ffi::Py_REFCNT(object) },
         }
     }
 
     /// # Safety
-    /// As for `half`; the reference is not the last one.
+    /// As for `mortal`.
+    #[inline(always)]
+    pub unsafe fn count_up(object: *mut ffi::PyObject) {
+        // SAFETY: as the caller promises.
+        match unsafe { mortal(object) } {
+            // SAFETY: as the caller promises.
+            Some(count) => unsafe { store(object, count + 1) },
+            // SAFETY: as the caller promises.
+            None => unsafe { ffi::Py_INCREF(object) },
+        }
+    }
+
+    /// # Safety
+    /// As for `mortal`; the reference is not the last one.
     #[inline(always)]
     pub unsafe fn count_down(object: *mut ffi::PyObject) {
         // SAFETY: as the caller promises.
-        let count = unsafe { half(object) };
-        if count >= 0 {
-            // SAFETY: as the caller promises, and it is mortal.
-            unsafe { store(object, count - 1) };
+        match unsafe { mortal(object) } {
+            // SAFETY: as the caller promises.
+            Some(count) => unsafe { store(object, count - 1) },
+            // SAFETY: as the caller promises.
+            None => unsafe { ffi::Py_DECREF(object) },
         }
     }
 }

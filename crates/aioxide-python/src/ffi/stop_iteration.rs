@@ -21,6 +21,7 @@ use pyo3::{PyTypeInfo, ffi};
 use super::call::release;
 use super::collector::is_shared;
 use super::gil_cell::GilCell;
+use super::references::another;
 
 struct Lending {
     exception: Option<Py<PyAny>>,
@@ -95,12 +96,12 @@ pub fn lend(value: &Bound<'_, PyAny>) -> bool {
             return None;
         }
         lending.is_used = true;
-        let previous = replace_value(exception, Some(value.clone().unbind()));
+        let previous = replace(exception, another(value).unbind());
         Some((exception.clone(), previous))
     });
     let Some((exception, previous)) = lent else { return false };
-    if let Some(previous) = previous {
-        release(py, previous);
+    for object in previous.into_iter().flatten() {
+        release(py, object);
     }
     restore(exception);
     true
@@ -119,22 +120,25 @@ fn is_plain(value: &Bound<'_, PyAny>) -> bool {
     value.is_exact_instance_of::<PyInt>() || value.is_exact_instance_of::<PyBool>()
 }
 
-/// Set the exception's value, and return the one it had, for the caller to drop.
+/// Set the exception's value, and take what it had and the traceback of its last raising, for the caller to drop.
 #[must_use]
-fn replace_value(exception: &Bound<'_, PyAny>, value: Option<Py<PyAny>>) -> Option<Py<PyAny>> {
+fn replace(exception: &Bound<'_, PyAny>, value: Py<PyAny>) -> [Option<Py<PyAny>>; 2] {
     let object = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
-    let value = value.map_or(ptr::null_mut(), Py::into_ptr);
-    // SAFETY: `prepare` made an object of exactly this type; the field owns its reference, or is null.
-    let previous = unsafe { mem::replace(&mut (*object).value, value) };
-    // SAFETY: as above, the reference is ours now.
-    unsafe { Bound::from_owned_ptr_or_opt(exception.py(), previous) }.map(Bound::unbind)
+    // SAFETY: `prepare` made an object of exactly this type; nobody else has it, so nobody else looks at its fields.
+    let object = unsafe { &mut *object };
+    let previous = [
+        mem::replace(&mut object.value, value.into_ptr()),
+        mem::replace(&mut object.traceback, ptr::null_mut()),
+    ];
+    // SAFETY: each of these fields owns its reference, or is null.
+    previous.map(|field| unsafe { Bound::from_owned_ptr_or_opt(exception.py(), field) }.map(Bound::unbind))
 }
 
 /// Take what the exception holds: the value, the traceback, the context and the cause, for the caller to drop.
 #[must_use]
 fn take_all(exception: &Bound<'_, PyAny>) -> [Option<Py<PyAny>>; 4] {
     let object = exception.as_ptr().cast::<ffi::PyStopIterationObject>();
-    // SAFETY: as in `replace_value`; nobody else has the object, so nobody else looks at its fields.
+    // SAFETY: as in `replace`.
     let object = unsafe { &mut *object };
     [&mut object.value, &mut object.traceback, &mut object.context, &mut object.cause].map(|field| {
         // SAFETY: each of these fields owns its reference, or is null.
