@@ -163,10 +163,10 @@ except ImportError as error:
     ("change", "says"),
     [
         (
-            "interface.version = 2",
-            "has version 2 of the interface .* built for 1: the extension needs a newer",
+            "interface.version = 3",
+            "has version 3 of the interface .* built for 2: the extension needs a newer",
         ),
-        ("interface.version = 0", "has version 0 of the interface .* built for 1: upgrade aioxide"),
+        ("interface.version = 1", "has version 1 of the interface .* built for 2: upgrade aioxide"),
         ("interface.size -= 8", "lacks what this extension's Rust futures need: upgrade it"),
         # A later aioxide has more of the same version.
         ("interface.size += 64", "^0$"),
