@@ -68,7 +68,7 @@ mod counting {
         // SAFETY: the count is the object's first field, and nobody else counts meanwhile.
         let lower = unsafe { halves.read_volatile() };
         // SAFETY: as above.
-        let upper = unsafe { halves.add(1).read_volatile() };
+        let upper = unsafe { halves.wrapping_add(1).read_volatile() };
         if lower >= 0 && upper == 0 { Some(lower) } else { None }
     }
 
