@@ -50,10 +50,10 @@ impl AnyFuture {
     }
 
     #[inline(always)]
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Py<PyAny>, ThinErr>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ThinResult<Py<PyAny>>> {
         match self {
             Self::Own(future) => future.as_mut().poll(context).map_err(ThinErr::from),
-            Self::Foreign(future) => future.poll_boxed(context),
+            Self::Foreign(future) => future.poll_thin(context),
             Self::Over => Poll::Pending,
         }
     }

@@ -22,7 +22,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::awaitable::extension;
-use crate::error::ThinErr;
+use crate::error::{ThinErr, ThinResult};
 
 static INTERFACE: Interface =
     Interface { version: VERSION, size: size_of::<Interface>() as u32, awaitable, spawn, sleep };
@@ -54,14 +54,14 @@ impl Future for ForeignFuture {
     type Output = PyResult<Py<PyAny>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_boxed(context).map_err(PyErr::from)
+        self.poll_thin(context).map_err(PyErr::from)
     }
 }
 
 impl ForeignFuture {
     /// As `poll`, with an error that is passed on cheaply.
     #[inline(always)]
-    pub fn poll_boxed(&mut self, context: &mut Context<'_>) -> Poll<Result<Py<PyAny>, ThinErr>> {
+    pub fn poll_thin(&mut self, context: &mut Context<'_>) -> Poll<ThinResult<Py<PyAny>>> {
         Pin::new(&mut self.future).poll(context).map(|RawAnswer { status, value }| {
             // SAFETY: whoever polls it is attached, see the invariants.
             let py = unsafe { Python::assume_attached() };

@@ -9,7 +9,16 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use self::counting::{count_down, count_of, count_up};
+/// Whether the interpreter counts by halves: then a mortal object's upper half is zero, and an immortal one's lower half
+/// negative (CPython `Include/object.h`).
+const BY_HALVES: bool = cfg!(all(
+    Py_3_12,
+    not(Py_3_14),
+    not(Py_GIL_DISABLED),
+    not(py_sys_config = "Py_REF_DEBUG"),
+    target_pointer_width = "64",
+    target_endian = "little"
+));
 
 /// Another reference to an object, as `clone`.
 #[inline(always)]
@@ -43,91 +52,67 @@ pub fn let_go_of_shared<T>(object: Bound<'_, T>) {
     unsafe { count_down(object.into_ptr()) };
 }
 
-/// By halves, where the interpreter does: a mortal object's upper half is zero, an immortal one's lower half is negative
-/// (CPython `Include/object.h`). Code that was compiled for an older Python counts immortal objects, too, by the whole: one
-/// whose upper half tells of that is left to the interpreter's own functions.
-#[cfg(all(
-    Py_3_12,
-    not(Py_3_14),
-    not(Py_GIL_DISABLED),
-    not(py_sys_config = "Py_REF_DEBUG"),
-    target_pointer_width = "64",
-    target_endian = "little"
-))]
-mod counting {
-    use pyo3::ffi;
-
-    /// The count of a mortal object; `None` for all others.
-    ///
-    /// # Safety
-    /// A live object, on an attached thread.
-    #[inline(always)]
-    unsafe fn mortal(object: *mut ffi::PyObject) -> Option<i32> {
-        let halves = object.cast::<i32>();
-        // Volatile, that is, not joined into a load of the whole.
-        // SAFETY: the count is the object's first field, and nobody else counts meanwhile.
-        let lower = unsafe { halves.read_volatile() };
-        // SAFETY: as above.
-        let upper = unsafe { halves.wrapping_add(1).read_volatile() };
-        if lower >= 0 && upper == 0 { Some(lower) } else { None }
+/// The count of a mortal object, where it is in halves; all others are left to the interpreter's own functions. Code that
+/// was compiled for an older Python counts immortal objects, too, by the whole: their upper half tells of that.
+///
+/// # Safety
+/// A live object, on an attached thread.
+#[inline(always)]
+unsafe fn mortal(object: *mut ffi::PyObject) -> Option<i32> {
+    if !BY_HALVES {
+        return None;
     }
+    let halves = object.cast::<i32>();
+    // Volatile, that is, not joined into a load of the whole.
+    // SAFETY: the count is the object's first field, and nobody else counts meanwhile.
+    let lower = unsafe { halves.read_volatile() };
+    // SAFETY: as above.
+    let upper = unsafe { halves.wrapping_add(1).read_volatile() };
+    if lower >= 0 && upper == 0 { Some(lower) } else { None }
+}
 
-    /// # Safety
-    /// A live, mortal object, on an attached thread.
-    #[inline(always)]
-    unsafe fn store(object: *mut ffi::PyObject, count: i32) {
-        // SAFETY: as in `mortal`.
-        unsafe { object.cast::<i64>().write(i64::from(count)) }
-    }
+/// # Safety
+/// A live object that [`mortal`] knows, on an attached thread.
+#[inline(always)]
+unsafe fn store(object: *mut ffi::PyObject, count: i32) {
+    // SAFETY: as in `mortal`.
+    unsafe { object.cast::<i64>().write(i64::from(count)) }
+}
 
-    /// # Safety
-    /// As for `mortal`.
-    #[inline(always)]
-    pub unsafe fn count_of(object: *mut ffi::PyObject) -> ffi::Py_ssize_t {
+/// # Safety
+/// As for [`mortal`].
+#[inline(always)]
+unsafe fn count_of(object: *mut ffi::PyObject) -> ffi::Py_ssize_t {
+    // SAFETY: as the caller promises.
+    match unsafe { mortal(object) } {
+        Some(count) => count as ffi::Py_ssize_t,
         // SAFETY: as the caller promises.
-        match unsafe { mortal(object) } {
-            Some(count) => count as ffi::Py_ssize_t,
-            // SAFETY: as the caller promises.
-            None => unsafe { ffi::Py_REFCNT(object) },
-        }
-    }
-
-    /// # Safety
-    /// As for `mortal`.
-    #[inline(always)]
-    pub unsafe fn count_up(object: *mut ffi::PyObject) {
-        // SAFETY: as the caller promises.
-        match unsafe { mortal(object) } {
-            // SAFETY: as the caller promises.
-            Some(count) => unsafe { store(object, count + 1) },
-            // SAFETY: as the caller promises.
-            None => unsafe { ffi::Py_INCREF(object) },
-        }
-    }
-
-    /// # Safety
-    /// As for `mortal`; the reference is not the last one.
-    #[inline(always)]
-    pub unsafe fn count_down(object: *mut ffi::PyObject) {
-        // SAFETY: as the caller promises.
-        match unsafe { mortal(object) } {
-            // SAFETY: as the caller promises.
-            Some(count) => unsafe { store(object, count - 1) },
-            // SAFETY: as the caller promises.
-            None => unsafe { ffi::Py_DECREF(object) },
-        }
+        None => unsafe { ffi::Py_REFCNT(object) },
     }
 }
 
-/// As the interpreter does.
-#[cfg(not(all(
-    Py_3_12,
-    not(Py_3_14),
-    not(Py_GIL_DISABLED),
-    not(py_sys_config = "Py_REF_DEBUG"),
-    target_pointer_width = "64",
-    target_endian = "little"
-)))]
-mod counting {
-    pub use pyo3::ffi::{Py_DECREF as count_down, Py_INCREF as count_up, Py_REFCNT as count_of};
+/// # Safety
+/// As for [`mortal`].
+#[inline(always)]
+unsafe fn count_up(object: *mut ffi::PyObject) {
+    // SAFETY: as the caller promises.
+    match unsafe { mortal(object) } {
+        // SAFETY: as the caller promises.
+        Some(count) => unsafe { store(object, count + 1) },
+        // SAFETY: as the caller promises.
+        None => unsafe { ffi::Py_INCREF(object) },
+    }
+}
+
+/// # Safety
+/// As for [`mortal`]; the reference is not the last one.
+#[inline(always)]
+unsafe fn count_down(object: *mut ffi::PyObject) {
+    // SAFETY: as the caller promises.
+    match unsafe { mortal(object) } {
+        // SAFETY: as the caller promises.
+        Some(count) => unsafe { store(object, count - 1) },
+        // SAFETY: as the caller promises.
+        None => unsafe { ffi::Py_DECREF(object) },
+    }
 }
