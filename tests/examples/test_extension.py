@@ -119,6 +119,13 @@ def test_without_a_running_loop_there_is_no_future():
             refused()
 
 
+def test_a_future_that_is_refused_is_dropped_once():
+    dropped = []
+    with pytest.raises(RuntimeError, match=r"^no running event loop$"):
+        load(TRIAL, "aioxide_trial").trial_future("ready", dropped=lambda: dropped.append(True))
+    assert dropped == [True]
+
+
 def test_a_sleep_outside_of_a_loop_panics_and_says_why():
     finished = run_python("-c", "import aioxide_trial; aioxide_trial.sleep_outside()", project=TRIAL)
     assert finished.returncode == 1

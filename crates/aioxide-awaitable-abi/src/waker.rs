@@ -183,7 +183,8 @@ fn wake_quietly(target: &impl Wake) {
     let _ = catch_unwind(AssertUnwindSafe(|| target.wake()));
 }
 
-/// Something to wake that is [`Shared`] as soon as somebody keeps a waker of it. It is lent, and so stays where it is.
+/// Something to wake that becomes [`Shared`] when somebody keeps a waker of it or uses one. While it is lent it stays
+/// where it is.
 #[repr(C)]
 pub struct Lazy<W> {
     header: RawWaker,
@@ -211,19 +212,27 @@ impl<W: Wake> Lazy<W> {
         visit(&waker)
     }
 
-    /// Takes what is shared, if somebody has kept a waker or used one; else what was to be.
-    ///
-    /// # Errors
-    /// See above.
-    ///
-    /// # Panics
-    /// Where it was taken before.
+    /// What is woken; `None` once it was taken.
     #[inline]
-    pub fn take_shared(&mut self) -> Result<Shared<W>, W> {
-        match self.target.get_mut().take() {
-            Some(target) => Err(target),
-            None => Ok(self.shared.take().expect("it is taken once")),
-        }
+    pub fn get(&mut self) -> Option<&W> {
+        self.shared.get().map(|shared| &**shared).or(self.target.get_mut().as_ref())
+    }
+
+    /// What will be woken, if it is not shared.
+    #[inline]
+    pub fn get_unshared(&mut self) -> Option<&mut W> {
+        self.target.get_mut().as_mut()
+    }
+
+    /// Takes what is woken, if it was not shared; no waker of it may be made after that.
+    #[inline]
+    pub fn take_unshared(&mut self) -> Option<W> {
+        self.target.get_mut().take()
+    }
+
+    /// Takes what is shared, if it was; no waker of it may be made after that.
+    pub fn take_shared(&mut self) -> Option<Shared<W>> {
+        self.shared.take()
     }
 
     const fn as_raw(&self) -> *const RawWaker {

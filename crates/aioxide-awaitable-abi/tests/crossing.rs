@@ -182,7 +182,10 @@ fn a_lazy_target_is_shared_when_a_waker_is_kept_and_not_before() {
     let mut lazy = Lazy::new(target);
     let mut ready = crossing(async { Number(1) });
     assert!(lazy.with_waker(|waker| poll_once(&mut ready, waker)).is_ready());
-    assert!(lazy.take_shared().is_err());
+    assert!(lazy.get().is_some());
+    assert!(lazy.take_shared().is_none());
+    assert!(lazy.take_unshared().is_some());
+    assert!(lazy.get().is_none());
     assert_eq!(Arc::strong_count(&count), 1);
 
     let (target, count) = counted();
@@ -190,11 +193,16 @@ fn a_lazy_target_is_shared_when_a_waker_is_kept_and_not_before() {
     let place = Rc::new(Cell::new(None));
     let mut future = keeping(&place);
     assert!(lazy.with_waker(|waker| poll_once(&mut future, waker)).is_pending());
-    let shared = lazy.take_shared().ok().unwrap();
+    assert!(lazy.get().is_some());
+    assert!(lazy.take_unshared().is_none());
     let first = place.take().unwrap();
+    assert!(lazy.with_waker(|waker| poll_once(&mut future, waker)).is_pending());
+    let second = place.take().unwrap();
+    let shared = lazy.take_shared().unwrap();
+    assert!(lazy.get().is_none());
     assert!(shared.with_waker(|waker| poll_once(&mut future, waker)).is_pending());
-    // Both are wakers of the same target, and know it.
-    assert!(first.will_wake(&place.take().unwrap()));
+    // All are wakers of the same target, and know it.
+    assert!(first.will_wake(&second) && first.will_wake(&place.take().unwrap()));
     first.wake();
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
@@ -209,7 +217,7 @@ fn a_wake_while_it_is_polled_is_not_lost() {
     });
     assert!(lazy.with_waker(|waker| poll_once(&mut future, waker)).is_pending());
     assert_eq!(count.load(Ordering::SeqCst), 1);
-    assert!(lazy.take_shared().is_ok());
+    assert!(lazy.take_shared().is_some());
 }
 
 #[test]

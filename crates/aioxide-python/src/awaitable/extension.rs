@@ -10,10 +10,14 @@ use crate::event_loop::running::running_here;
 use crate::ffi::extension::ForeignFuture;
 use crate::imports::imports;
 
-/// Make an awaitable of the running loop.
+/// Make an awaitable of the running loop. Where it fails, `future` was not called.
 #[inline(always)]
-pub fn awaitable(py: Python<'_>, name: &'static str, future: ForeignFuture) -> PyResult<Py<Awaitable>> {
-    RustFuture::awaitable(running_loop(py)?, name, || AnyFuture::Foreign(future))
+pub fn awaitable(
+    py: Python<'_>,
+    name: &'static str,
+    future: impl FnOnce() -> ForeignFuture,
+) -> PyResult<Py<Awaitable>> {
+    RustFuture::awaitable(running_loop(py)?, name, || AnyFuture::Foreign(future()))
 }
 
 /// Spawn a task on the running loop.

@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use aioxide_awaitable_abi::waker::{Lazy, Shared, Wake};
+use aioxide_awaitable_abi::waker::{Lazy, Wake};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -30,7 +30,6 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::running::runs_here;
 use crate::ffi::call;
 use crate::ffi::extension::ForeignFuture;
-use crate::ffi::references::another_of;
 use crate::loop_cell::ThreadBound;
 
 /// What a future looks like to the loop.
@@ -61,17 +60,17 @@ impl AnyFuture {
 
 /// A Rust future and who waits for it.
 pub struct RustFuture {
-    /// `None` once it is over.
-    event_loop: Option<Py<EventLoop>>,
     /// `None` once it was dropped.
     future: Option<ThreadBound<AnyFuture>>,
-    /// What its wakers wake, once there are any.
-    waking: Option<Shared<Waking>>,
+    /// What its wakers wake; taken once it is over.
+    waking: Lazy<Waking>,
 }
 
 impl RustFuture {
     /// Make a Python awaitable of the future that `future` gives, on the thread that is to poll it; `name` is what a
     /// coroutine of the same purpose would be called.
+    ///
+    /// Where it fails, `future` was not called.
     #[inline(always)]
     pub fn awaitable(
         event_loop: Bound<'_, EventLoop>,
@@ -81,37 +80,32 @@ impl RustFuture {
         event_loop.get().check_process()?;
         Awaitable::of_made(event_loop.py(), name, || {
             Work::Future(Self {
-                event_loop: Some(event_loop.unbind()),
                 future: Some(ThreadBound::new(future())),
-                waking: None,
+                waking: Lazy::new(Waking {
+                    event_loop: event_loop.unbind(),
+                    state: Mutex::new(Wakefulness::Polled),
+                }),
             })
         })
     }
 
     /// Poll it.
     pub fn advance(&mut self, py: Python<'_>) -> ThinResult<Step> {
-        let event_loop = self.event_loop.as_ref();
-        let future = event_loop.zip(self.future.as_mut()).and_then(|(event_loop, future)| {
-            event_loop.get().bound_to_thread(future).map(|future| (event_loop, future))
-        });
-        let Some((event_loop, future)) = future else {
+        let waking = self.waking.get();
+        let future = waking
+            .zip(self.future.as_mut())
+            .and_then(|(waking, future)| waking.event_loop.get().bound_to_thread(future));
+        let Some(future) = future else {
             return Err(PyRuntimeError::new_err(
                 "a Rust future is awaited on another loop or thread than it was made for, which does not run here",
             )
             .into());
         };
-        let polled = if let Some(waking) = &self.waking {
-            *waking.lock() = Wakefulness::Polled;
-            waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)))
-        } else {
-            let mut waking = Lazy::new(Waking::new(another_of(py, event_loop)));
-            let polled = waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
-            match waking.take_shared() {
-                Ok(shared) => self.waking = Some(shared),
-                Err(unused) => call::release(py, unused.event_loop),
-            }
-            polled
-        };
+        match self.waking.get_unshared() {
+            Some(waking) => waking.begin_unshared_poll(),
+            None => self.waking.get().into_iter().for_each(Waking::begin_poll),
+        }
+        let polled = self.waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
         let Poll::Ready(result) = polled else { return self.fall_asleep(py) };
         // Here and not by `finish`, which would have to find out again that this is its thread.
         if let AnyFuture::Own(_) = future {
@@ -122,47 +116,54 @@ impl RustFuture {
     }
 
     /// Have the task wait, unless the future was woken meanwhile.
-    fn fall_asleep(&self, py: Python<'_>) -> ThinResult<Step> {
+    fn fall_asleep(&mut self, py: Python<'_>) -> ThinResult<Step> {
         // As `sleep(0)`: the task's step goes to the end of the queue.
         let go_on = Ok(Step::Yield(py.None()));
-        if self.waking.as_ref().is_some_and(|waking| matches!(*waking.lock(), Wakefulness::Woken)) {
+        let Some(waking) = self.waking.get() else { return go_on };
+        if waking.was_woken() {
             return go_on;
         }
-        let Some(event_loop) = &self.event_loop else { return go_on };
-        let waiter = Waiter::new(py, event_loop.clone_ref(py).into_any())?;
-        // Without wakers nothing will wake it, but the task may be cancelled.
-        if let Some(waking) = &self.waking {
-            let mut state = waking.lock();
-            if matches!(*state, Wakefulness::Woken) {
-                return go_on;
-            }
-            *state = Wakefulness::Asleep(waiter.clone_ref(py));
+        let waiter = Waiter::new(py, waking.event_loop.clone_ref(py).into_any())?;
+        let mut state = waking.lock();
+        if matches!(*state, Wakefulness::Woken) {
+            return go_on;
         }
+        // Perhaps there is no waker, and nothing will wake it; but the task may be cancelled.
+        *state = Wakefulness::Asleep(waiter.clone_ref(py));
         Ok(Step::Yield(waiter.into_any()))
     }
 
     /// Whether it was not woken since it was polled.
-    pub fn is_waiting(&self) -> bool {
-        self.waking.as_ref().is_none_or(|waking| matches!(*waking.lock(), Wakefulness::Asleep(_)))
+    pub fn is_waiting(&mut self) -> bool {
+        self.waking.get().is_some_and(|waking| matches!(*waking.lock(), Wakefulness::Asleep(_)))
     }
 
-    /// Drop the future, of which no more is wanted. Wakers that are left wake nobody.
+    /// Drop the future, of which no more is wanted. Wakers that are left wake nobody. It holds nothing after that.
+    #[inline]
     pub fn finish(&mut self, py: Python<'_>) {
-        if let Some(waking) = self.waking.take() {
+        if let Some(Waking { event_loop, .. }) = self.waking.take_unshared() {
+            self.release_future(&event_loop);
+            call::release(py, event_loop);
+        } else if let Some(waking) = self.waking.take_shared() {
             let state = mem::replace(&mut *waking.lock(), Wakefulness::Woken);
             drop(state);
+            self.release_future(&waking.event_loop);
         }
-        let Some(event_loop) = self.event_loop.take() else { return };
+    }
+
+    fn release_future(&mut self, event_loop: &Py<EventLoop>) {
         if let Some(future) = self.future.take() {
             event_loop.get().release(future);
         }
-        call::release(py, event_loop);
     }
 
     /// Show the garbage collector what this keeps alive.
-    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.event_loop)?;
-        let Some(waking) = &self.waking else { return Ok(()) };
+    pub fn traverse(&mut self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // What is shared is the wakers', too.
+        if let Some(waking) = self.waking.get_unshared() {
+            visit.call(&waking.event_loop)?;
+        }
+        let Some(waking) = self.waking.get() else { return Ok(()) };
         match waking.state.try_lock().as_deref() {
             Ok(Wakefulness::Asleep(waiter)) => visit.call(waiter),
             _ => Ok(()),
@@ -173,7 +174,7 @@ impl RustFuture {
 impl Drop for RustFuture {
     /// One that nobody awaited, on any thread.
     fn drop(&mut self) {
-        if self.event_loop.is_some() {
+        if self.waking.get().is_some() {
             Python::attach(|py| self.finish(py));
         }
     }
@@ -203,8 +204,18 @@ enum Wakefulness {
 }
 
 impl Waking {
-    fn new(event_loop: Py<EventLoop>) -> Self {
-        Self { event_loop, state: Mutex::new(Wakefulness::Polled) }
+    /// As `begin_poll`, while nobody else knows of it.
+    fn begin_unshared_poll(&mut self) {
+        *self.state.get_mut().unwrap_or_else(PoisonError::into_inner) = Wakefulness::Polled;
+    }
+
+    fn begin_poll(&self) {
+        let previous = mem::replace(&mut *self.lock(), Wakefulness::Polled);
+        drop(previous);
+    }
+
+    fn was_woken(&self) -> bool {
+        matches!(*self.lock(), Wakefulness::Woken)
     }
 
     fn lock(&self) -> MutexGuard<'_, Wakefulness> {

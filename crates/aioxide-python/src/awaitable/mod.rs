@@ -19,7 +19,7 @@ pub mod future;
 pub mod trial;
 pub mod waiter;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem;
 use std::sync::OnceLock;
 
 use pyo3::exceptions::{
@@ -36,7 +36,7 @@ use crate::error::{ThinErr, ThinResult, warn};
 use crate::event_loop::connecting::Connecting;
 use crate::event_loop::socket_calls::SocketCall;
 use crate::ffi::collector;
-use crate::ffi::gil_cell::GilCell;
+use crate::ffi::gil_cell::{GilCell, GilValue};
 pub use crate::ffi::iteration::Step;
 use crate::ffi::iteration::{self, Steps, returned};
 use crate::ffi::reuse::{Kept, Reused};
@@ -72,7 +72,7 @@ impl Work {
     }
 
     /// Whether nothing has happened yet that it waits for.
-    fn is_waiting(&self, py: Python<'_>) -> bool {
+    fn is_waiting(&mut self, py: Python<'_>) -> bool {
         match self {
             Self::Stream(operation) => operation.is_waiting(py),
             Self::Socket(call) => call.is_waiting(py),
@@ -82,7 +82,7 @@ impl Work {
         }
     }
 
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+    fn traverse(&mut self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Stream(operation) => operation.traverse(visit),
             Self::Socket(call) => call.traverse(visit),
@@ -106,18 +106,12 @@ enum Phase {
     Finished,
 }
 
-/// What can be asked of an awaitable at any time.
-#[derive(Clone, Copy)]
-struct Head {
-    phase: Phase,
-    /// What a coroutine of the same purpose is called.
-    name: &'static str,
-}
-
 /// Native work that Python can await.
 #[pyclass(module = "aioxide", frozen)]
 pub struct Awaitable {
-    head: GilCell<Head>,
+    phase: GilValue<Phase>,
+    /// What a coroutine of the same purpose is called.
+    name: GilValue<&'static str>,
     /// What it does; `None` once it is over. Touched by who has seen that it neither runs nor is over.
     work: GilCell<Option<Work>>,
 }
@@ -134,95 +128,95 @@ impl Awaitable {
         let awaitable = match KEPT.take(py) {
             Some(kept) => kept.into_bound(py),
             None => {
-                let head = Head { phase: Phase::Finished, name };
-                Bound::new(py, Self { head: GilCell::new(head), work: GilCell::new(None) })?
+                let phase = GilValue::new(Phase::Finished);
+                Bound::new(py, Self { phase, name: GilValue::new(name), work: GilCell::new(None) })?
             }
         };
-        let mut work = awaitable.get().work.borrow_mut(py);
+        let this = awaitable.get();
+        let mut work = this.work.borrow_mut(py);
         // It is none already; said once more, what is made next is made here and not moved here.
         *work = None;
         *work = Some(make());
         drop(work);
-        *awaitable.get().head.borrow_mut(py) = Head { phase: Phase::Created, name };
+        this.name.set(py, name);
+        this.phase.set(py, Phase::Created);
         Ok(awaitable.unbind())
-    }
-
-    fn head(&self, py: Python<'_>) -> Head {
-        *self.head.borrow(py)
-    }
-
-    fn set_phase(&self, py: Python<'_>, phase: Phase) {
-        self.head.borrow_mut(py).phase = phase;
     }
 
     /// Drop the work of one that is not over, in its place: what runs by that finds the awaitable over.
     fn finish(&self, py: Python<'_>) {
-        self.set_phase(py, Phase::Finished);
+        self.phase.set(py, Phase::Finished);
         let mut work = self.work.borrow_mut(py);
         if let Some(Work::Future(future)) = &mut *work {
             future.finish(py);
+            // It holds nothing any more, which its drop would have to find out.
+            mem::forget(work.take());
+        } else {
+            *work = None;
         }
-        *work = None;
     }
 
     fn is_waiting(&self, py: Python<'_>) -> bool {
-        self.work.borrow(py).as_ref().is_some_and(|work| work.is_waiting(py))
+        self.work.borrow_mut(py).as_mut().is_some_and(|work| work.is_waiting(py))
     }
 
     /// Let the work go on, with an exception or without.
+    #[inline]
     fn advance(slf: &Bound<'_, Self>, thrown: Option<ThinErr>) -> ThinResult<Step> {
         let py = slf.py();
         let this = slf.get();
-        let Head { phase, name } = this.head(py);
-        match (phase, &thrown) {
+        match (this.phase.get(py), &thrown) {
             (Phase::Running, _) => return Err(PyValueError::new_err("coroutine already executing").into()),
-            (Phase::Finished, _) => return Err(reused(name).into()),
+            (Phase::Finished, _) => return Err(this.reused(py)),
             (Phase::Suspended, None) if this.is_waiting(py) => {
-                return Err(PyRuntimeError::new_err(format!("{name}() is being awaited already")).into());
+                let text = format!("{}() is being awaited already", this.name.get(py));
+                return Err(PyRuntimeError::new_err(text).into());
             }
             (Phase::Created, Some(_)) => {
                 // Nothing of it has begun.
                 this.finish(py);
-                return Err(thrown.unwrap_or_else(|| reused(name).into()));
+                return Err(thrown.unwrap_or_else(|| this.reused(py)));
             }
             _ => {}
         }
-        this.set_phase(py, Phase::Running);
+        this.phase.set(py, Phase::Running);
         let advanced = {
             let mut work = this.work.borrow_mut(py);
             let Some(work) = &mut *work else {
-                this.set_phase(py, Phase::Finished);
-                return Err(reused(name).into());
+                this.phase.set(py, Phase::Finished);
+                return Err(this.reused(py));
             };
-            catch_unwind(AssertUnwindSafe(|| work.advance(py, thrown)))
+            work.advance(py, thrown)
         };
         // Taken apart word by word, as it was written.
         match advanced {
-            Ok(Ok(Step::Yield(yielded))) => {
-                this.set_phase(py, Phase::Suspended);
+            Ok(Step::Yield(yielded)) => {
+                this.phase.set(py, Phase::Suspended);
                 // From now on it may be in a cycle that nothing else knows of.
                 collector::show(slf);
                 Ok(Step::Yield(yielded))
             }
-            Ok(Ok(Step::Done(value))) => {
+            Ok(Step::Done(value)) => {
                 this.finish(py);
                 Ok(Step::Done(value))
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 this.finish(py);
                 Err(without_stop_iteration(py, error.into()).into())
-            }
-            Err(_panic) => {
-                this.finish(py);
-                let text = format!("{name}() panicked; please report this as a bug");
-                Err(PySystemError::new_err(text).into())
             }
         }
     }
 
-    /// A step as the methods answer it: a value is the argument of a StopIteration.
-    fn answer(py: Python<'_>, step: ThinResult<Step>) -> PyResult<Py<PyAny>> {
-        match step? {
+    /// What awaiting it fails with once it is over.
+    #[cold]
+    fn reused(&self, py: Python<'_>) -> ThinErr {
+        PyRuntimeError::new_err(format!("cannot reuse already awaited {}()", self.name.get(py))).into()
+    }
+
+    /// Make a step, and answer as the methods do: a value is the argument of a StopIteration.
+    fn answer(slf: &Bound<'_, Self>, step: impl FnOnce() -> ThinResult<Step>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        match iteration::caught(slf, step)? {
             Step::Yield(yielded) => Ok(yielded),
             Step::Done(value) if value.is_none(py) => Err(PyStopIteration::new_err(())),
             Step::Done(value) => Err(returned(py, value)),
@@ -260,7 +254,7 @@ impl Reused for Awaitable {
     }
 
     fn is_over(&self, py: Python<'_>) -> bool {
-        self.head(py).phase == Phase::Finished
+        self.phase.get(py) == Phase::Finished
     }
 }
 
@@ -268,11 +262,19 @@ impl Steps for Awaitable {
     fn step(slf: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> ThinResult<Step> {
         if let Some(sent) = sent
             && !sent.is_none()
-            && slf.get().head(slf.py()).phase == Phase::Created
+            && slf.get().phase.get(slf.py()) == Phase::Created
         {
             return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine").into());
         }
         Self::advance(slf, None)
+    }
+
+    #[cold]
+    fn panicked(slf: &Bound<'_, Self>) -> PyErr {
+        let this = slf.get();
+        this.finish(slf.py());
+        let name = this.name.get(slf.py());
+        PySystemError::new_err(format!("{name}() panicked; please report this as a bug"))
     }
 }
 
@@ -287,12 +289,12 @@ impl Awaitable {
     }
 
     fn __next__(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        Self::answer(slf.py(), Self::advance(slf, None))
+        Self::answer(slf, || Self::advance(slf, None))
     }
 
     /// Go on until it waits or is done; the value must be None while it has not begun.
     fn send(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        Self::answer(slf.py(), Self::step(slf, Some(value.as_borrowed())))
+        Self::answer(slf, || Self::step(slf, Some(value.as_borrowed())))
     }
 
     /// End the work, and raise the exception.
@@ -307,12 +309,12 @@ impl Awaitable {
         if traceback.is_some() {
             error.set_traceback(slf.py(), traceback);
         }
-        Self::answer(slf.py(), Self::advance(slf, Some(error.into())))
+        Self::answer(slf, || Self::advance(slf, Some(error.into())))
     }
 
     /// End the work.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        match slf.get().head(slf.py()).phase {
+        match slf.get().phase.get(slf.py()) {
             Phase::Running => return Err(PyValueError::new_err("coroutine already executing")),
             Phase::Finished => {}
             Phase::Created | Phase::Suspended => slf.get().finish(slf.py()),
@@ -322,35 +324,35 @@ impl Awaitable {
 
     #[getter]
     fn __name__(&self, py: Python<'_>) -> &'static str {
-        let name = self.head(py).name;
+        let name = self.name.get(py);
         name.rsplit('.').next().unwrap_or(name)
     }
 
     #[getter]
     fn __qualname__(&self, py: Python<'_>) -> &'static str {
-        self.head(py).name
+        self.name.get(py)
     }
 
     /// Whether it is at work at this moment, as a coroutine's.
     #[getter]
     fn cr_running(&self, py: Python<'_>) -> bool {
-        self.head(py).phase == Phase::Running
+        self.phase.get(py) == Phase::Running
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
-        format!("<awaitable {} at {:p}>", slf.get().head(slf.py()).name, slf.as_ptr())
+        format!("<awaitable {} at {:p}>", slf.get().name.get(slf.py()), slf.as_ptr())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // While it is at work it cannot be looked at; whoever runs it holds what it holds.
-        match self.work.look(&visit).as_deref() {
+        match self.work.look_alone(&visit).as_deref_mut() {
             Some(Some(work)) => work.traverse(&visit),
             Some(None) | None => Ok(()),
         }
     }
 
     fn __clear__(&self, py: Python<'_>) {
-        if matches!(self.head(py).phase, Phase::Created | Phase::Suspended) {
+        if matches!(self.phase.get(py), Phase::Created | Phase::Suspended) {
             self.finish(py);
         }
     }
@@ -359,19 +361,15 @@ impl Awaitable {
 impl Drop for Awaitable {
     /// Forgetting `await` is a mistake that coroutines warn of.
     fn drop(&mut self) {
-        let Head { phase, name } = *self.head.get_mut();
-        if phase != Phase::Created {
+        if *self.phase.get_mut() != Phase::Created {
             return;
         }
+        let name = *self.name.get_mut();
         // Where the interpreter is gone there is nobody to warn.
         let _ = Python::try_attach(|py| {
             warn::<PyRuntimeWarning>(py, &format!("coroutine '{name}' was never awaited"));
         });
     }
-}
-
-fn reused(name: &str) -> PyErr {
-    PyRuntimeError::new_err(format!("cannot reuse already awaited {name}()"))
 }
 
 /// The exception that the arguments of `throw` mean.

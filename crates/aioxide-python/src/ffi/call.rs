@@ -11,7 +11,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use super::collector::is_shared;
 use super::references::let_go_of_shared;
 use crate::error::ThinResult;
 
@@ -95,11 +94,8 @@ unsafe fn vectorcall(
 /// Let go of an object, which may run a finalizer: of a protocol, a task or what these alone keep alive.
 #[inline]
 pub fn release<T>(py: Python<'_>, object: Py<T>) {
-    let object = object.into_bound(py);
-    if is_shared(&object) {
-        let_go_of_shared(object);
-    } else {
-        release_last(object.into_ptr());
+    if let Some(last) = let_go_of_shared(object.into_bound(py)) {
+        release_last(last.into_ptr());
     }
 }
 

@@ -109,11 +109,18 @@ fn returned(py: Python<'_>, make: impl FnOnce() -> PyResult<Py<PyAny>>) -> *mut 
 unsafe extern "C" fn awaitable(future: RawFuture, name: RawName) -> *mut c_void {
     // SAFETY: the interface is called by attached threads.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: the caller gives the future away.
-    let future = unsafe { ForeignFuture::from_raw(future) };
+    // Made where it stays: a copy of two words that were just written one by one would have to wait for them.
+    // SAFETY: the caller gives the future away, and it is taken once: here, or where the awaitable was not made.
+    let take = || unsafe { ForeignFuture::from_raw(future) };
     // SAFETY: the name of an awaitable is static.
     let name = unsafe { text(name) };
-    returned(py, || Ok(extension::awaitable(py, name, future)?.into_any()))
+    returned(py, || match extension::awaitable(py, name, take) {
+        Ok(awaitable) => Ok(awaitable.into_any()),
+        Err(error) => {
+            drop(take());
+            Err(error)
+        }
+    })
 }
 
 unsafe extern "C" fn spawn(future: RawFuture, name: RawName) -> c_int {

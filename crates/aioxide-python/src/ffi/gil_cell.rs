@@ -8,7 +8,7 @@
 //!   others, and is given back with the GIL.
 #![expect(unsafe_code, reason = "shares a RefCell between threads, of which one at a time has the GIL")]
 
-use std::cell::{Ref, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
@@ -47,6 +47,43 @@ impl<T> GilCell<T> {
     /// changed.
     pub fn look<'a>(&'a self, _visit: &PyVisit<'a>) -> Option<Ref<'a, T>> {
         self.value.try_borrow().ok()
+    }
+
+    /// As [`GilCell::look`], at what can be looked at by who could change it only.
+    pub fn look_alone<'a>(&'a self, _visit: &PyVisit<'a>) -> Option<RefMut<'a, T>> {
+        self.value.try_borrow_mut().ok()
+    }
+
+    /// The value, which nobody else can know any more.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+}
+
+/// As [`GilCell`], for a small value, which is copied: there is nothing to open.
+pub struct GilValue<T> {
+    value: Cell<T>,
+}
+
+// SAFETY: as for `GilCell`.
+unsafe impl<T: Send> Sync for GilValue<T> {}
+
+impl<T: Copy> GilValue<T> {
+    /// Wrap a value.
+    pub const fn new(value: T) -> Self {
+        Self { value: Cell::new(value) }
+    }
+
+    /// The value at this moment.
+    #[inline(always)]
+    pub fn get(&self, _py: Python<'_>) -> T {
+        self.value.get()
+    }
+
+    /// Change the value.
+    #[inline(always)]
+    pub fn set(&self, _py: Python<'_>, value: T) {
+        self.value.set(value);
     }
 
     /// The value, which nobody else can know any more.

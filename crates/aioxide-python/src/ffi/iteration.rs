@@ -28,6 +28,12 @@ pub enum Step {
 pub trait Steps: PyTypeInfo {
     /// Go on with the value that was sent, None if there is none.
     fn step(object: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> ThinResult<Step>;
+
+    /// What a step that panicked fails with.
+    #[cold]
+    fn panicked(_object: &Bound<'_, Self>) -> PyErr {
+        PySystemError::new_err("aioxide panicked; please report this as a bug")
+    }
 }
 
 /// Set the slots of a class, which is T or derived from it. Called once per class, when the module is imported.
@@ -49,15 +55,22 @@ pub fn install<T: Steps>(class: &Bound<'_, PyType>) -> PyResult<()> {
     Ok(())
 }
 
-/// Make a step; an error is left with the interpreter. A panic becomes an error.
+/// Make a step of an object in whatever way; a panic becomes an error.
+#[inline(always)]
+pub fn caught<T: Steps>(object: &Bound<'_, T>, step: impl FnOnce() -> ThinResult<Step>) -> ThinResult<Step> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_panic| Err(T::panicked(object).into()))
+}
+
+/// Make a step; an error is left with the interpreter.
+#[inline(always)]
 fn step<T: Steps>(object: &Bound<'_, T>, sent: Option<Borrowed<'_, '_, PyAny>>) -> Option<Step> {
-    let error = match catch_unwind(AssertUnwindSafe(|| T::step(object, sent))) {
-        Ok(Ok(step)) => return Some(step),
-        Ok(Err(error)) => error.into(),
-        Err(_panic) => PySystemError::new_err("aioxide panicked; please report this as a bug"),
-    };
-    error.restore(object.py());
-    None
+    match caught(object, || T::step(object, sent)) {
+        Ok(step) => Some(step),
+        Err(error) => {
+            PyErr::from(error).restore(object.py());
+            None
+        }
+    }
 }
 
 /// # Safety

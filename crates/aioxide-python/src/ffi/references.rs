@@ -44,12 +44,16 @@ pub fn count<T>(object: &Bound<'_, T>) -> ffi::Py_ssize_t {
     unsafe { count_of(object.as_ptr()) }
 }
 
-/// Let go of an object that others hold, too.
+/// Let go of an object that others hold, too; one that nobody else holds comes back.
 #[inline(always)]
-pub fn let_go_of_shared<T>(object: Bound<'_, T>) {
-    debug_assert!(count(&object) > 1, "it would not be destroyed");
-    // SAFETY: the object is alive, the thread attached, and the reference given up.
-    unsafe { count_down(object.into_ptr()) };
+pub fn let_go_of_shared<T>(object: Bound<'_, T>) -> Option<Bound<'_, T>> {
+    // SAFETY: the object is alive, the thread attached, and where it is counted down the reference is given up.
+    if unsafe { count_down_shared(object.as_ptr()) } {
+        std::mem::forget(object);
+        None
+    } else {
+        Some(object)
+    }
 }
 
 /// The count of a mortal object, where it is in halves; all others are left to the interpreter's own functions. Code that
@@ -104,15 +108,21 @@ unsafe fn count_up(object: *mut ffi::PyObject) {
     }
 }
 
+/// Counts down, unless it is the last reference; whether it is not.
+///
 /// # Safety
-/// As for [`mortal`]; the reference is not the last one.
+/// As for [`mortal`].
 #[inline(always)]
-unsafe fn count_down(object: *mut ffi::PyObject) {
+unsafe fn count_down_shared(object: *mut ffi::PyObject) -> bool {
     // SAFETY: as the caller promises.
     match unsafe { mortal(object) } {
+        Some(1) => return false,
         // SAFETY: as the caller promises.
         Some(count) => unsafe { store(object, count - 1) },
         // SAFETY: as the caller promises.
+        None if unsafe { ffi::Py_REFCNT(object) } == 1 => return false,
+        // SAFETY: as the caller promises.
         None => unsafe { ffi::Py_DECREF(object) },
     }
+    true
 }
