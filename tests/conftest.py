@@ -11,6 +11,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from leaks import forget_earlier_children, open_files
 
 LOOPS = ("asyncio", "uring", "epoll")
 TLS_ENGINES = ("direct", "python")
+TESTS_BETWEEN_FULL_COLLECTIONS = 200
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
@@ -43,8 +45,14 @@ def tls_engines(loop_name: str) -> tuple[str, ...]:
     return TLS_ENGINES if loop_name in ("uring", "epoll") else ("own",)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Keep what stays for the whole session out of the collections that follow each test."""
+tests_begun = itertools.count()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Keep what was there before a test out of the collections that it makes, which would be most of the work."""
+    if next(tests_begun) % TESTS_BETWEEN_FULL_COLLECTIONS == 0:
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
 
