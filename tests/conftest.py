@@ -50,7 +50,7 @@ tests_begun = itertools.count()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Keep what was there before a test out of the collections that it makes, which would be most of the work."""
+    """Keep what was there before a test out of the collections in it: they would be most of the work."""
     if next(tests_begun) % TESTS_BETWEEN_FULL_COLLECTIONS == 0:
         gc.unfreeze()
     gc.collect()
