@@ -517,6 +517,19 @@ async def test_a_pending_read_in_a_cycle_is_collected(loop):
     assert gone() is None
 
 
+async def test_a_task_that_nobody_holds_waits_for_whoever_will_wake_it(loop, trial):
+    """The collector sees neither the waker nor who has it: a timer of the loop's, here."""
+    done = loop.create_future()
+
+    async def forgotten():
+        done.set_result(await trial("sleeps", 1, "value"))
+
+    asyncio.create_task(forgotten())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert await asyncio.wait_for(done, 10) == "value"
+
+
 async def test_debug_mode(loop, trial):
     loop.set_debug(True)
     for how in CONSUMERS:

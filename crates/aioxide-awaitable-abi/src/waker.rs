@@ -205,8 +205,11 @@ impl<W: Wake> Lazy<W> {
         Self { header, shared: OnceLock::new(), target: UnsafeCell::new(Some(target)) }
     }
 
-    /// Calls `visit` with a waker.
+    /// Calls `visit` with a waker: one that those who kept an earlier one know as the same.
     pub fn with_waker<R>(&self, visit: impl FnOnce(&Waker) -> R) -> R {
+        if let Some(shared) = self.shared.get() {
+            return shared.with_waker(visit);
+        }
         // SAFETY: it lives as long as `self`, and was made with the vtable of its type. What Rust drops is a clone.
         let waker = unsafe { borrow(self.as_raw()) };
         visit(&waker)
@@ -222,6 +225,14 @@ impl<W: Wake> Lazy<W> {
     #[inline]
     pub fn get_unshared(&mut self) -> Option<&mut W> {
         self.target.get_mut().as_mut()
+    }
+
+    /// What is woken, if there is no waker of it; there will be none either before one is lent again.
+    pub fn get_unheld(&mut self) -> Option<&W> {
+        match self.shared.get() {
+            Some(shared) => (Arc::strong_count(&shared.object) == 1).then_some(&**shared),
+            None => self.target.get_mut().as_ref(),
+        }
     }
 
     /// Takes what is woken, if it was not shared; no waker of it may be made after that.

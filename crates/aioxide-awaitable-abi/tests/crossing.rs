@@ -182,7 +182,7 @@ fn a_lazy_target_is_shared_when_a_waker_is_kept_and_not_before() {
     let mut lazy = Lazy::new(target);
     let mut ready = crossing(async { Number(1) });
     assert!(lazy.with_waker(|waker| poll_once(&mut ready, waker)).is_ready());
-    assert!(lazy.get().is_some());
+    assert!(lazy.get().is_some() && lazy.get_unshared().is_some() && lazy.get_unheld().is_some());
     assert!(lazy.take_shared().is_none());
     assert!(lazy.take_unshared().is_some());
     assert!(lazy.get().is_none());
@@ -198,6 +198,8 @@ fn a_lazy_target_is_shared_when_a_waker_is_kept_and_not_before() {
     let first = place.take().unwrap();
     assert!(lazy.with_waker(|waker| poll_once(&mut future, waker)).is_pending());
     let second = place.take().unwrap();
+    assert!(lazy.with_waker(|waker| first.will_wake(waker)));
+    assert!(lazy.get_unheld().is_none());
     let shared = lazy.take_shared().unwrap();
     assert!(lazy.get().is_none());
     assert!(shared.with_waker(|waker| poll_once(&mut future, waker)).is_pending());
@@ -217,6 +219,8 @@ fn a_wake_while_it_is_polled_is_not_lost() {
     });
     assert!(lazy.with_waker(|waker| poll_once(&mut future, waker)).is_pending());
     assert_eq!(count.load(Ordering::SeqCst), 1);
+    // It was shared, though nobody kept the waker.
+    assert!(lazy.get_unshared().is_none() && lazy.get_unheld().is_some());
     assert!(lazy.take_shared().is_some());
 }
 

@@ -159,11 +159,9 @@ impl RustFuture {
 
     /// Show the garbage collector what this keeps alive.
     pub fn traverse(&mut self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // What is shared is the wakers', too.
-        if let Some(waking) = self.waking.get_unshared() {
-            visit.call(&waking.event_loop)?;
-        }
-        let Some(waking) = self.waking.get() else { return Ok(()) };
+        // What wakers hold is not this one's alone: who waits for them is not garbage, whatever else has forgotten it.
+        let Some(waking) = self.waking.get_unheld() else { return Ok(()) };
+        visit.call(&waking.event_loop)?;
         match waking.state.try_lock().as_deref() {
             Ok(Wakefulness::Asleep(waiter)) => visit.call(waiter),
             _ => Ok(()),

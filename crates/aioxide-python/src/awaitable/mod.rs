@@ -269,7 +269,6 @@ impl Steps for Awaitable {
         Self::advance(slf, None)
     }
 
-    #[cold]
     fn panicked(slf: &Bound<'_, Self>) -> PyErr {
         let this = slf.get();
         this.finish(slf.py());

@@ -5,6 +5,8 @@
 //! code asks for it, is what the class says.
 #![expect(unsafe_code, reason = "a type's slots are C functions that get and return raw objects")]
 
+use std::any::Any;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::{PyStopIteration, PySystemError};
@@ -29,10 +31,9 @@ pub trait Steps: PyTypeInfo {
     /// Go on with the value that was sent, None if there is none.
     fn step(object: &Bound<'_, Self>, sent: Option<Borrowed<'_, '_, PyAny>>) -> ThinResult<Step>;
 
-    /// What a step that panicked fails with.
-    #[cold]
+    /// Clean up after a step that panicked, and say what it fails with.
     fn panicked(_object: &Bound<'_, Self>) -> PyErr {
-        PySystemError::new_err("aioxide panicked; please report this as a bug")
+        panicked()
     }
 }
 
@@ -58,7 +59,24 @@ pub fn install<T: Steps>(class: &Bound<'_, PyType>) -> PyResult<()> {
 /// Make a step of an object in whatever way; a panic becomes an error.
 #[inline(always)]
 pub fn caught<T: Steps>(object: &Bound<'_, T>, step: impl FnOnce() -> ThinResult<Step>) -> ThinResult<Step> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_panic| Err(T::panicked(object).into()))
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|payload| Err(after_panic(object, payload).into()))
+}
+
+/// What a panic becomes, also where cleaning up after it panics, too.
+#[cold]
+fn after_panic<T: Steps>(object: &Bound<'_, T>, payload: Box<dyn Any + Send>) -> PyErr {
+    let cleaned = catch_unwind(AssertUnwindSafe(|| {
+        drop(payload);
+        T::panicked(object)
+    }));
+    cleaned.unwrap_or_else(|second| {
+        mem::forget(second);
+        panicked()
+    })
+}
+
+fn panicked() -> PyErr {
+    PySystemError::new_err("aioxide panicked; please report this as a bug")
 }
 
 /// Make a step; an error is left with the interpreter.
