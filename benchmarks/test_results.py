@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import write_results
-from aioxide.bench import loops, rows
+from aioxide.bench import loops, ratio, rows
 
 TARGETS = tomllib.loads(write_results.TARGETS.read_text(encoding="utf-8"))["target"]
 KEYS = {"row", "candidate", "note", "uvloop", "zuvloop", "epoll", "epoll_zuvloop", "aiofastnet", "bare"}
@@ -13,7 +13,8 @@ KEYS = {"row", "candidate", "note", "uvloop", "zuvloop", "epoll", "epoll_zuvloop
 
 def cell(median: float | None, p99: float | None = None) -> dict[str, Any]:
     """Make a cell of a saved run."""
-    return {"median": median, "p99_us": p99, "errors": [] if median else ["it broke"]}
+    rounds = [{"value": median}] if median else []
+    return {"median": median, "p99_us": p99, "rounds": rounds, "errors": [] if median else ["it broke"]}
 
 
 def run(*names: str, **cells: dict[str, Any]) -> dict[str, Any]:
@@ -70,3 +71,28 @@ def test_a_row_that_failed_reaches_nothing() -> None:
     first, *_, last = lines(run(*cells, **cells), "protocol 64 x 1 KiB")
     assert "**open**" in first
     assert last.endswith("| 1.00 | failed |")
+
+
+@pytest.mark.parametrize(
+    ("own", "reference", "expected"),
+    [
+        ([1.0, 2.0, 4.0], [3.0, 4.0, 4.0], 2.0),  # the medians' ratio is the same
+        ([1.0, 2.0, 2.0], [1.5, 1.5, 3.0], 1.5),  # the machine slowed down in the middle of the second round
+        ([1.0, 2.0], [3.0], 2.0),  # a round failed
+        ([], [1.0], None),
+        ([1.0], [], None),
+        ([0.0, 1.0], [1.0, 1.0], None),
+    ],
+)
+def test_each_round_is_compared_with_itself(
+    own: list[float], reference: list[float], expected: float | None
+) -> None:
+    assert ratio.of_rounds(own, reference) == expected
+
+
+def test_a_cell_that_failed_compares_with_nothing() -> None:
+    failed = {**cell(1.0), "errors": ["it broke"]}
+    assert ratio.of_cells(cell(1.0), failed) is None
+    assert ratio.of_cells(failed, cell(1.0)) is None
+    assert ratio.of_cells(None, cell(1.0)) is None
+    assert ratio.of_cells(cell(1.0), cell(3.0)) == 3.0

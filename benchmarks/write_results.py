@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aioxide.bench import ratio
 from aioxide.bench.report import number
 
 HERE = Path(__file__).parent
@@ -43,10 +44,8 @@ class Verdict:
 
     @property
     def ratio(self) -> float | None:
-        """Compare the medians."""
-        if not (self.own and self.other and self.own["median"] and self.other["median"]):
-            return None
-        return float(self.other["median"] / self.own["median"])
+        """Compare round by round."""
+        return ratio.of_cells(self.own, self.other)
 
     @property
     def is_reached(self) -> bool:
@@ -88,6 +87,8 @@ def page(runs: list[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield "Written by `write_results.py` from the `RESULTS-*.json` beside it; the [README](README.md) says"
     yield "how it is measured. Ratios are times as fast (memory: times as little): more is better everywhere."
+    yield "Measured is the median of the rounds, and the ratio is the median of the rounds' ratios: on a"
+    yield "machine that changes its pace it need not be that of the two medians beside it."
     for run in runs:
         judged = verdicts(run)
         yield ""
@@ -126,13 +127,13 @@ def target_table(judged: list[Verdict]) -> Iterator[str]:
     yield "| row | loop | against | measured | ratio | target | | p99, us |"
     yield "|---|---|---|---|---|---|---|---|"
     for verdict in judged:
-        claim, ratio = verdict.claim, verdict.ratio
+        claim, times = verdict.claim, verdict.ratio
         shown = (
-            (f"{value(verdict.own)} : {value(verdict.other)}", f"{ratio:.2f}")
-            if ratio is not None
+            (f"{value(verdict.own)} : {value(verdict.other)}", f"{times:.2f}")
+            if times is not None
             else ("not measured", "")
         )
-        words = "reached" if verdict.is_reached else "**not reached**" if ratio is not None else "**open**"
+        words = "reached" if verdict.is_reached else "**not reached**" if times is not None else "**open**"
         columns = [claim.row, claim.candidate, claim.reference, *shown, f"≥ {claim.wanted:g}", words]
         yield f"| {' | '.join([*columns, latencies(verdict)])} |"
 

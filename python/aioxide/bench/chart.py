@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from . import ratio
 from .report import heading, number
 
 WIDTH = 40
@@ -20,11 +21,10 @@ def reference(data: dict[str, Any]) -> str:
 
 def compared(row: dict[str, Any], against: str) -> Iterator[tuple[str, dict[str, Any], float | None]]:
     """Yield the loops that took part in a row, and how many times as fast as `against` they are."""
-    base = (row["cells"].get(against) or {}).get("median")
+    base = row["cells"].get(against)
     for loop, cell in row["cells"].items():
         if cell["errors"] or cell["median"] is not None:
-            ratio = base / cell["median"] if base and cell["median"] and not cell["errors"] else None
-            yield loop, cell, ratio
+            yield loop, cell, ratio.of_cells(cell, base)
 
 
 def draw(data: dict[str, Any], *, colour: bool) -> Iterator[str]:
@@ -42,11 +42,11 @@ def draw(data: dict[str, Any], *, colour: bool) -> Iterator[str]:
         yield f"{paint['strong']}{row['name']}{paint['end']}  {row['unit']}"
         entries = list(compared(row, against))
         longest = max((cell["median"] for _, cell, _ in entries if cell["median"] is not None), default=0)
-        for loop, cell, ratio in entries:
+        for loop, cell, times_as_fast in entries:
             if cell["errors"]:
                 yield f"  {loop:<21} failed: {cell['errors'][0]}"
                 continue
-            times = f"{ratio:5.2f}x" if ratio is not None else ""
+            times = f"{times_as_fast:5.2f}x" if times_as_fast is not None else ""
             painted = paint["ours"] if loop.startswith("aioxide") else ""
             drawn = f"{painted}{bar(cell['median'] / longest)}{paint['end'] if painted else ''}"
             yield f"  {loop:<21} {number(cell['median']):>8} {times:>7}  {drawn}"

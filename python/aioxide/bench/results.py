@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import ratio
 from .loops import BASELINE, Candidate
 from .rows import Row
 
@@ -50,19 +51,17 @@ class Results:
         return self.cells[row.name, loop]
 
     def ratio(self, row: Row, loop: str) -> float | None:
-        """Return how many times as fast as the baseline a loop is by the medians, if both ran."""
+        """Return how many times as fast as the baseline a loop is, if both ran."""
         ratios = self.ratios(row, loop)
         return ratios[0] if ratios else None
 
     def ratios(self, row: Row, loop: str) -> tuple[float, float] | None:
-        """Compare with the baseline twice: by the medians and by the least disturbed rounds."""
+        """Compare with the baseline twice: round by round, and by the least disturbed rounds."""
         if BASELINE not in self.loops:
             return None
-        own, reference = self.cell(row, loop), self.cell(row, BASELINE)
-        if not (own.rounds and reference.rounds):
-            return None
-        by_median = statistics.median(reference.values) / statistics.median(own.values)
-        return by_median, min(reference.values) / min(own.values)
+        own, reference = self.cell(row, loop).values, self.cell(row, BASELINE).values
+        by_rounds = ratio.of_rounds(own, reference)
+        return None if by_rounds is None else (by_rounds, min(reference) / min(own))
 
     def failed(self) -> list[tuple[str, str, str]]:
         """List row, loop and reason of every error, each reason once per cell."""
