@@ -2,9 +2,9 @@
 
     python benchmarks/run.py [--quick | --long] [--full] [--only PATTERN] [--loops NAMES] [--json FILE]
 
-In every round each loop runs each row once, in a process of its own; the next round begins with the
-next loop, so a machine that speeds up or slows down treats all of them alike. Exit status 1 means
-that aioxide, or everything, failed somewhere; slowness is no failure.
+In every round each loop runs each row in a process of its own, and the loops take turns, for a short slice
+each; the next round begins with the next loop. So a machine that speeds up or slows down treats all of them
+alike. Exit status 1 means that aioxide, or everything, failed somewhere; slowness is no failure.
 """
 
 import argparse
@@ -32,8 +32,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="PATTERN", help="rows in whose name this regular expression occurs")
     parser.add_argument("--loops", metavar="NAMES", help="for example asyncio,uvloop,aioxide[uring]")
     parser.add_argument("--rounds", type=positive, metavar="N", help="rounds per row (3; long: 5)")
-    parser.add_argument("--seconds", type=float, help="of load per cell (0.4; quick: 0.2; long: 1)")
-    parser.add_argument("--repetitions", type=positive, help="per scheduling cell (3; long: 5)")
+    parser.add_argument(
+        "--slices", type=positive, metavar="N", help="turns of each loop in a round (5; quick: 1)"
+    )
+    parser.add_argument("--seconds", type=float, help="of load per slice (0.15; quick: 0.2; long: 0.5)")
+    parser.add_argument("--repetitions", type=positive, help="of an operation per slice (1; quick: 3)")
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="of the scheduling rows (wall)"
     )
@@ -95,9 +98,10 @@ def plan(options: argparse.Namespace, chosen_rows: list[rows.Row], directory: Pa
     load = generator.Generator(generator.build("load-generator", "load") if needed else Path(), directory)
     certificates.make(directory)
     return cells.Effort(
-        seconds=options.seconds or (0.2 if options.quick else 1.0 if options.long else 0.4),
-        warm_up=0.2 if options.long else 0.1,
-        repetitions=options.repetitions or (5 if options.long else 3),
+        seconds=options.seconds or (0.2 if options.quick else 0.5 if options.long else 0.15),
+        warm_up=0.1 if options.quick or options.long else 0.05,
+        slices=options.slices or (1 if options.quick else 5),
+        repetitions=options.repetitions or (3 if options.quick else 1),
         clock=options.clock,
         load=load,
         directory=directory,

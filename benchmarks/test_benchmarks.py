@@ -39,7 +39,7 @@ ROWS = {
 PATTERN = "|".join(f"^{re.escape(row)}$" for row in ROWS)
 
 
-SHORT = ("--quick", "--rounds", "1", "--repetitions", "1", "--seconds", "0.05")
+SHORT = ("--quick", "--rounds", "1", "--slices", "1", "--repetitions", "1", "--seconds", "0.05")
 BROKEN_LOOP = """
 import asyncio
 

@@ -524,7 +524,7 @@ async def test_a_task_that_nobody_holds_waits_for_whoever_will_wake_it(loop, tri
     async def forgotten():
         done.set_result(await trial("sleeps", 1, "value"))
 
-    asyncio.create_task(forgotten())
+    asyncio.create_task(forgotten())  # noqa: RUF006 that is the point
     await asyncio.sleep(0)
     gc.collect()
     assert await asyncio.wait_for(done, 10) == "value"

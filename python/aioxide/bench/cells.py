@@ -1,18 +1,19 @@
-"""One cell of one round: start a process, let it measure or be measured, bring back a number.
+"""One cell of one round: start a process, let it measure or be measured, bring back numbers.
 
 Whatever goes wrong in a cell becomes a `CellError` with a sentence for the table. Every process
-started here is gone when its function returns. What loads the servers is a `Load`: the repository's
-benchmarks bring one in Rust, `load.py` is one in Python.
+started here is gone when its function returns, or its `with` block ends. What loads the servers is a
+`Load`: the repository's benchmarks bring one in Rust, `load.py` is one in Python.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -60,6 +61,8 @@ class Effort:
 
     seconds: float
     warm_up: float
+    slices: int
+    """How often the loops take turns in a row before their processes end."""
     repetitions: int
     clock: str
     load: Load
@@ -69,30 +72,59 @@ class Effort:
     """Runs a server for client rows; the value is its port."""
 
 
-def run_cell(chosen: Candidate, row: Row, effort: Effort) -> dict[str, Any]:
-    """Measure one row on one loop once; the result's "value" is in the row's unit."""
+@contextmanager
+def prepared(chosen: Candidate, row: Row, effort: Effort) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Have one row ready on one loop while the body runs, which may call what this yields: it measures once.
+
+    A result's "value" is in the row's unit.
+    """
     match row:
         case SchedulingRow():
-            result = run_child(chosen, "scheduling", row.scenario, *sizes(row, effort))
-            nanoseconds = result[f"{row.clock or effort.clock}_ns"]
-            return result | {"value": nanoseconds / (1000 if row.unit.startswith("us") else 1)}
+            with measuring(chosen, "scheduling", row.scenario, *sizes(row, effort)) as ask:
+                yield lambda: timed(row, effort, ask())
         case ServerRow():
             with running_server(chosen, row, effort) as server:
-                result = effort.load.load(row, server, effort)
-            result["value"] = result["server_cpu_seconds"] * 1e6 / result["messages"]
-            result["messages_per_second"] = result["messages"] / result["seconds"]
-            return result
+                yield lambda: loaded(effort.load.load(row, server, effort))
         case MemoryRow():
             with running_server(chosen, row, effort) as server:
-                result = effort.load.memory(row, server)
-            grown = result["resident_after"] - result["resident_before"]
-            return result | {"value": grown / 1024 / row.connections}
+                yield lambda: grown(row, effort.load.memory(row, server))
         case ClientRow():
             if effort.peer is None:
                 raise CellError("there is no server for clients")
             with effort.peer() as port:
-                result = run_child(chosen, "client", row.client, *sizes(row, effort), str(port))
-            return result | {"value": result["cpu_ns"] / 1000}
+                words = ("client", row.client, *sizes(row, effort), str(port))
+                with measuring(chosen, *words) as ask:
+                    yield lambda: charged(ask())
+
+
+def slices(row: Row, effort: Effort) -> int:
+    """Say how often a row is measured by one process: memory grows once."""
+    return 1 if isinstance(row, MemoryRow) else effort.slices
+
+
+def timed(row: SchedulingRow, effort: Effort, result: dict[str, Any]) -> dict[str, Any]:
+    """Take what the clock in question says."""
+    nanoseconds = result[f"{row.clock or effort.clock}_ns"]
+    return result | {"value": nanoseconds / (1000 if row.unit.startswith("us") else 1)}
+
+
+def loaded(result: dict[str, Any]) -> dict[str, Any]:
+    """Charge a server's CPU time to the messages."""
+    return result | {
+        "value": result["server_cpu_seconds"] * 1e6 / result["messages"],
+        "messages_per_second": result["messages"] / result["seconds"],
+    }
+
+
+def grown(row: MemoryRow, result: dict[str, Any]) -> dict[str, Any]:
+    """Charge a server's memory to the connections."""
+    bytes_more = result["resident_after"] - result["resident_before"]
+    return result | {"value": bytes_more / 1024 / row.connections}
+
+
+def charged(result: dict[str, Any]) -> dict[str, Any]:
+    """Charge a client's CPU time to what it did."""
+    return result | {"value": result["cpu_ns"] / 1000}
 
 
 def sizes(row: SchedulingRow | ClientRow, effort: Effort) -> tuple[str, str]:
@@ -120,6 +152,47 @@ def environment(chosen: Candidate) -> dict[str, str]:
 def run_child(chosen: Candidate, job: str, *arguments: str) -> dict[str, Any]:
     """Run a measuring process to its end."""
     return parsed(run(chosen.command(job, *arguments), environment(chosen)))
+
+
+@contextmanager
+def measuring(chosen: Candidate, job: str, *arguments: str) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Run a measuring process while the body runs; yield what has it measure once."""
+    words = chosen.command(job, *arguments)
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            words,
+            env=environment(chosen),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        ) as program,
+    ):
+        assert program.stdin is not None
+        assert program.stdout is not None
+        requests, answers = program.stdin, program.stdout
+
+        def answer() -> dict[str, Any]:
+            # Whoever answers sends one line and no more, so nothing is in the buffer.
+            if not select.select([answers], [], [], TIME_LIMIT)[0]:
+                raise CellError(f"no result after {TIME_LIMIT} s")
+            line = answers.readline()
+            if not line:
+                raise CellError(reason(tail(complaints), program.wait(TIME_LIMIT)))
+            return parsed(line)
+
+        def ask() -> dict[str, Any]:
+            with suppress(BrokenPipeError):  # its end is told by what it does not answer
+                requests.write("\n")
+                requests.flush()
+            return answer()
+
+        try:
+            answer()
+            yield ask
+        finally:
+            program.kill()
 
 
 def run(words: list[str], variables: dict[str, str] | None = None) -> str:

@@ -6,8 +6,9 @@
     launch.py serve LOOP SERVER MESSAGE_BYTES
 
 Every cell of every round gets a process of its own, so no loop inherits another's heap, threads or
-warm caches. `serve` runs until it is killed. Failures leave by exception: the runner puts the last
-line of standard error in the cell.
+warm caches. `scheduling` and `client` say that they are ready, and then measure once for each line on
+standard input, so that the runner can let loops take turns; `serve` runs until it is killed. Failures
+leave by exception: the runner puts the last line of standard error in the cell.
 """
 
 import asyncio
@@ -40,10 +41,9 @@ def describe(chosen: Candidate) -> dict[str, Any]:
 
 
 async def measure(scenario: Scenario, operations: int, repetitions: int) -> dict[str, Any]:
-    """Time a scenario after one warm-up, by both clocks; the best repetition is the least disturbed one."""
+    """Time a scenario by both clocks; the best repetition is the least disturbed one."""
     wall: list[float] = []
     cpu: list[float] = []
-    await scenario(min(operations, WARM_UP))
     for _ in range(repetitions):
         gc.collect()
         cpu_start = time.process_time_ns()
@@ -54,11 +54,20 @@ async def measure(scenario: Scenario, operations: int, repetitions: int) -> dict
     return {"wall_ns": min(wall), "cpu_ns": min(cpu), "wall_repetitions_ns": wall, "cpu_repetitions_ns": cpu}
 
 
-def schedule(chosen: Candidate, scenario: Scenario, operations: int, repetitions: int) -> dict[str, Any]:
+async def measure_on_request(scenario: Scenario, operations: int, repetitions: int) -> None:
+    """Warm up, and measure as often as somebody asks for it."""
+    await scenario(min(operations, WARM_UP))
+    announce({"ready": True})
+    # While it waits for a line it is not its turn, and the loop has nothing to do.
+    for _ in sys.stdin:
+        announce(await measure(scenario, operations, repetitions))
+
+
+def schedule(chosen: Candidate, scenario: Scenario, operations: int, repetitions: int) -> None:
     """Run a scenario on a fresh loop."""
     loop = chosen.new_loop()
     try:
-        return loop.run_until_complete(measure(scenario, operations, repetitions))
+        loop.run_until_complete(measure_on_request(scenario, operations, repetitions))
     finally:
         loop.close()
 
@@ -77,10 +86,10 @@ def serve(chosen: Candidate, server: str, message_bytes: int) -> None:
     loop.run_forever()
 
 
-def client(chosen: Candidate, name: str, operations: int, repetitions: int, port: int) -> dict[str, Any]:
+def client(chosen: Candidate, name: str, operations: int, repetitions: int, port: int) -> None:
     """Run a client of the peer on `port`."""
     talk = clients.CLIENTS[name] if name in clients.CLIENTS else web().CLIENTS[name]
-    return schedule(chosen, lambda count: talk(count, port), operations, repetitions)
+    schedule(chosen, lambda count: talk(count, port), operations, repetitions)
 
 
 def web() -> Any:
@@ -104,9 +113,9 @@ def main(arguments: list[str]) -> None:
             announce(describe(candidate(name)))
         case ["scheduling", name, scenario, operations, repetitions]:
             program = (SCENARIOS | clients.PROCESSES)[scenario]
-            announce(schedule(candidate(name), program, int(operations), int(repetitions)))
+            schedule(candidate(name), program, int(operations), int(repetitions))
         case ["client", name, start, operations, repetitions, port]:
-            announce(client(candidate(name), start, int(operations), int(repetitions), int(port)))
+            client(candidate(name), start, int(operations), int(repetitions), int(port))
         case ["serve", name, server, message_bytes]:
             serve(candidate(name), server, int(message_bytes))
         case _:

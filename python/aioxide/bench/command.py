@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
         effort = cells.Effort(
             seconds=options.seconds,
             warm_up=options.seconds / 4,
+            slices=1,
             repetitions=3,
             clock="wall",
             load=PythonLoad(),

@@ -1,7 +1,8 @@
 """A comparison: which loops can be measured, the rounds, and what is saved.
 
-In every round each loop runs each row once, in a process of its own; the next round begins with the next
-loop, so a machine that speeds up or slows down treats all of them alike.
+In every round each loop runs each row in a process of its own, and the loops take turns, for a short slice
+each; the next round begins with the next loop. So a machine that speeds up or slows down treats all of them
+alike.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from . import cells
 from .loops import BASELINE, Candidate, select
 from .results import Results
+from .rows import Row
 
 FORMAT = 2
 """Of the JSON file; raised when a reader of old files would misunderstand a new one."""
@@ -43,20 +46,32 @@ def measure(results: Results, available: list[Candidate], effort: cells.Effort, 
             start = number % len(available)
             for row in results.rows:
                 progress(f"round {number + 1} of {rounds}: {row.name}")
-                for one in available[start:] + available[:start]:
-                    if not one.measures(row.scopes):
-                        continue
-                    cell = results.cell(row, one.name)
-                    try:
-                        cell.rounds.append(cells.run_cell(one, row, effort))
-                    except cells.CellError as error:
-                        cell.errors.append(str(error))
+                turn = [one for one in available[start:] + available[:start] if one.measures(row.scopes)]
+                take_turns(results, row, turn, effort)
     except KeyboardInterrupt:
         progress("interrupted: this is what there is")
         return False
     finally:
         progress("")
     return True
+
+
+def take_turns(results: Results, row: Row, turn: Sequence[Candidate], effort: cells.Effort) -> None:
+    """Measure a row on each loop in turn, slice by slice; a loop that fails is out."""
+    with ExitStack() as stack:
+        ready = {}
+        for one in turn:
+            try:
+                ready[one.name] = stack.enter_context(cells.prepared(one, row, effort))
+            except cells.CellError as error:
+                results.cell(row, one.name).errors.append(str(error))
+        for _ in range(cells.slices(row, effort)):
+            for name, measure_once in list(ready.items()):
+                try:
+                    results.cell(row, name).rounds.append(measure_once())
+                except cells.CellError as error:
+                    results.cell(row, name).errors.append(str(error))
+                    del ready[name]
 
 
 def progress(text: str) -> None:
