@@ -35,18 +35,20 @@ def trial(loop, is_aioxide, request):
     if not is_aioxide:
         pytest.skip("asyncio has no Rust futures")
     if request.param == "own":
-        return functools.partial(_trial_future, loop)
-    trial_future = load(TRIAL, "aioxide_trial").trial_future
+        yield functools.partial(_trial_future, loop)
+        return
+    module = load(TRIAL, "aioxide_trial")
 
     def make(*arguments, **options):
         async def made():
-            return trial_future(*arguments, **options)
+            return module.trial_future(*arguments, **options)
 
         if asyncio._get_running_loop() is loop:
-            return trial_future(*arguments, **options)
+            return module.trial_future(*arguments, **options)
         return loop.run_until_complete(made())
 
-    return make
+    yield make
+    module.join_threads()
 
 
 async def consume(how, awaitable):

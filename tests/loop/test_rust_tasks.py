@@ -38,7 +38,9 @@ def spawn(loop, is_aioxide):
     """A function that spawns a Rust task on this loop."""
     if not is_aioxide:
         pytest.skip("asyncio has no Rust tasks")
-    return functools.partial(spawn_on, loop)
+    yield functools.partial(spawn_on, loop)
+    # A waker keeps what wakes the loop open.
+    load(TRIAL, "aioxide_trial").join_threads()
 
 
 def names(loop):

@@ -1,8 +1,9 @@
 //! Futures and tasks that do on demand what the tests of awaitables look for, in an extension module.
 
 use std::future::{Future, pending, poll_fn};
+use std::sync::Mutex;
 use std::task::{Poll, Waker};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use aioxide_awaitable::{awaitable_named, sleep, spawn_local};
@@ -40,8 +41,7 @@ fn trial_future<'py>(
         }),
         "thread" => trial(py, async move {
             woken(count, |waker| {
-                let waker = waker.clone();
-                drop(thread::spawn(move || waker.wake()));
+                wake_elsewhere(waker.clone());
             })
             .await;
             finish()
@@ -107,8 +107,7 @@ fn trial_task(py: Python<'_>, name: &str, kind: &str, dropped: Option<Py<PyAny>>
         }),
         "thread" => spawn_local(py, name, async move {
             woken(3, |waker| {
-                let waker = waker.clone();
-                drop(thread::spawn(move || waker.wake()));
+                wake_elsewhere(waker.clone());
             })
             .await;
             end()
@@ -132,6 +131,21 @@ fn trial_task(py: Python<'_>, name: &str, kind: &str, dropped: Option<Py<PyAny>>
         }),
         _ => Err(PyValueError::new_err("no such trial")),
     }
+}
+
+/// The threads that wake, which let go of the waker a moment later.
+static THREADS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+fn wake_elsewhere(waker: Waker) {
+    let thread = thread::spawn(move || waker.wake());
+    THREADS.lock().unwrap().push(thread);
+}
+
+/// Wait for all threads that woke: after that nobody has a waker of theirs.
+#[pyfunction]
+fn join_threads(py: Python<'_>) {
+    let threads = std::mem::take(&mut *THREADS.lock().unwrap());
+    py.detach(|| threads.into_iter().for_each(|thread| thread.join().unwrap()));
 }
 
 /// Await `sleep` where no event loop is: it panics, which is a BaseException.
@@ -169,5 +183,6 @@ impl Drop for Guard {
 fn aioxide_trial(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(trial_future, module)?)?;
     module.add_function(wrap_pyfunction!(trial_task, module)?)?;
+    module.add_function(wrap_pyfunction!(join_threads, module)?)?;
     module.add_function(wrap_pyfunction!(sleep_outside, module)?)
 }
