@@ -157,42 +157,15 @@ def run_child(chosen: Candidate, job: str, *arguments: str) -> dict[str, Any]:
 @contextmanager
 def measuring(chosen: Candidate, job: str, *arguments: str) -> Iterator[Callable[[], dict[str, Any]]]:
     """Run a measuring process while the body runs; yield what has it measure once."""
-    words = chosen.command(job, *arguments)
-    with (
-        tempfile.TemporaryFile("w+") as complaints,
-        subprocess.Popen(
-            words,
-            env=environment(chosen),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-        ) as program,
-    ):
-        assert program.stdin is not None
-        assert program.stdout is not None
-        requests, answers = program.stdin, program.stdout
-
-        def answer() -> dict[str, Any]:
-            # Whoever answers sends one line and no more, so nothing is in the buffer.
-            if not select.select([answers], [], [], TIME_LIMIT)[0]:
-                raise CellError(f"no result after {TIME_LIMIT} s")
-            line = answers.readline()
-            if not line:
-                raise CellError(reason(tail(complaints), program.wait(TIME_LIMIT)))
-            return parsed(line)
+    with started(chosen.command(job, *arguments), environment(chosen)) as program:
 
         def ask() -> dict[str, Any]:
             with suppress(BrokenPipeError):  # its end is told by what it does not answer
-                requests.write("\n")
-                requests.flush()
-            return answer()
+                program.write_line()
+            return parsed(program.read_line())
 
-        try:
-            answer()
-            yield ask
-        finally:
-            program.kill()
+        parsed(program.read_line())
+        yield ask
 
 
 def run(words: list[str], variables: dict[str, str] | None = None) -> str:
@@ -222,23 +195,62 @@ def announced(
     words: list[str], variables: dict[str, str] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Run a program while the body runs; yield its process and the line of JSON that it begins with."""
-    with tempfile.TemporaryFile("w+") as complaints:
-        program = subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, stderr=complaints, text=True)
-        assert program.stdout is not None
+    with started(words, variables) as program:
+        line = program.read_line()
         try:
-            line = program.stdout.readline()
-            if not line:
-                raise CellError(reason(tail(complaints), program.wait(TIME_LIMIT)))
-            try:
-                yield program.pid, parsed(line)
-            except CellError as error:
-                raise CellError(f"{error}; server: {last_line(tail(complaints)) or 'no message'}") from None
-            if program.poll() is not None:
-                raise CellError(reason(tail(complaints), program.returncode))
+            yield program.process.pid, parsed(line)
+        except CellError as error:
+            raise CellError(
+                f"{error}; server: {last_line(tail(program.complaints)) or 'no message'}"
+            ) from None
+        if program.process.poll() is not None:
+            raise program.failure()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A program that runs, answers in lines, and complains into a file."""
+
+    process: subprocess.Popen[str]
+    complaints: IO[str]
+
+    def write_line(self) -> None:
+        """Ask for an answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def read_line(self) -> str:
+        """Wait for the next line."""
+        assert self.process.stdout is not None
+        # Whoever answers sends one line and no more, so nothing is in the buffer.
+        if not select.select([self.process.stdout], [], [], TIME_LIMIT)[0]:
+            raise CellError(f"no result after {TIME_LIMIT} s")
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait(TIME_LIMIT)
+            raise self.failure()
+        return line
+
+    def failure(self) -> CellError:
+        """Say why it ended."""
+        return CellError(reason(tail(self.complaints), self.process.returncode))
+
+
+@contextmanager
+def started(words: list[str], variables: dict[str, str] | None) -> Iterator[Running]:
+    """Run a program while the body runs."""
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            words, env=variables, stdin=pipe, stdout=pipe, stderr=complaints, text=True
+        ) as process,
+    ):
+        try:
+            yield Running(process, complaints)
         finally:
-            program.kill()
-            program.wait()
-            program.stdout.close()
+            process.kill()
 
 
 def parsed(text: str) -> dict[str, Any]:
