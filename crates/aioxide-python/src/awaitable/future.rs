@@ -101,9 +101,10 @@ impl RustFuture {
             )
             .into());
         };
-        match self.waking.get_unshared() {
-            Some(waking) => waking.begin_unshared_poll(),
-            None => self.waking.get().into_iter().for_each(Waking::begin_poll),
+        if let Some(waking) = self.waking.get_unshared() {
+            waking.begin_unshared_poll();
+        } else if let Some(waking) = self.waking.get() {
+            waking.begin_poll();
         }
         let polled = self.waking.with_waker(|waker| future.poll(&mut Context::from_waker(waker)));
         let Poll::Ready(result) = polled else { return self.fall_asleep(py) };
