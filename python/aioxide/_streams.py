@@ -49,6 +49,10 @@ class StreamWriter(_rust.StreamWriter, asyncio.StreamWriter):
             _warn(f"unclosed {self!r}", ResourceWarning)
 
 
+StreamReader._adopt_fast_methods()
+StreamWriter._adopt_fast_methods()
+
+
 class StreamReaderProtocol(asyncio.StreamReaderProtocol):
     """Adapts a transport to a reader, as `asyncio.StreamReaderProtocol`."""
 

@@ -53,6 +53,8 @@ async def cluster_and_client(**options: Any) -> AsyncIterator[tuple[Any, Any]]:
     ):
         assert IOLoop.current().asyncio_loop is asyncio.get_running_loop()
         yield cluster, client
+    # It remembers methods, and with them the scheduler and the last timers of its senders.
+    distributed.core._expects_comm.cache_clear()
     # Threads that outlive their cluster a little close the pipes to the processes of workers.
     while any(thread.name.startswith(CLOSERS_OF_PIPES) for thread in threading.enumerate()):
         await asyncio.sleep(0.005)

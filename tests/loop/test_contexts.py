@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import socket
@@ -268,6 +269,36 @@ async def test_what_a_protocol_sets_it_finds_and_no_other_connection_does(loop):
             assert seen == answers
         for _, writer in peers:
             writer.close()
+            await writer.wait_closed()
+
+
+async def test_resuming_sees_what_the_protocol_set(loop):
+    seen, lost = loop.create_future(), asyncio.Event()
+
+    class Filling(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            origin.set("while it filled the buffer")
+            self.transport.write(bytes(16 << 20))
+
+        def resume_writing(self):
+            seen.set_result(origin.get())
+
+        def connection_lost(self, error):
+            lost.set()
+
+    server = await loop.create_server(Filling, "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"go on")
+        while not seen.done():
+            assert await reader.read(1 << 20)
+        assert await seen == "while it filled the buffer"
+        writer.transport.abort()
+        await lost.wait()
+        with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
 

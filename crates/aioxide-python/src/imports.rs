@@ -4,6 +4,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::ffi::builtin::Builtin;
+
 /// Objects of the standard library that the loop calls.
 pub struct Imports {
     /// `asyncio.Future`.
@@ -17,7 +19,7 @@ pub struct Imports {
     /// asyncio's function for the loop of a future that is given none.
     pub get_event_loop: Py<PyAny>,
     /// asyncio's function for the loop that runs on this thread, or None.
-    pub get_running_loop: Py<PyAny>,
+    pub get_running_loop: Builtin,
     /// `asyncio.iscoroutine`.
     pub iscoroutine: Py<PyAny>,
     /// `asyncio.base_futures._future_repr`.
@@ -150,7 +152,7 @@ pub fn imports(py: Python<'_>) -> PyResult<&'static Imports> {
                 Some(get_event_loop) => get_event_loop.unbind(),
                 None => name("get_event_loop")?,
             },
-            get_running_loop: name("_get_running_loop")?,
+            get_running_loop: Builtin::new(asyncio.getattr("_get_running_loop")?),
             iscoroutine: name("iscoroutine")?,
             future_repr: py.import("asyncio.base_futures")?.getattr("_future_repr")?.unbind(),
             task_repr: base_tasks.getattr("_task_repr")?.unbind(),

@@ -34,7 +34,7 @@ fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, EventLoop>> {
 /// Why there is none.
 #[cold]
 fn no_loop(py: Python<'_>) -> PyErr {
-    let running = match imports(py).and_then(|imports| imports.get_running_loop.bind(py).call0()) {
+    let running = match imports(py).and_then(|imports| imports.get_running_loop.call(py)) {
         Ok(running) if !running.is_none() => running,
         Ok(_none) => return PyRuntimeError::new_err("no running event loop"),
         Err(error) => return error,

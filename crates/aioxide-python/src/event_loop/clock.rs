@@ -32,11 +32,17 @@ pub fn deadline_of(when: f64) -> Deadline {
     Deadline((when * 1e9).ceil() as u64)
 }
 
-/// Whether a class of loops has a clock of its own.
+/// Whether a class of loops has a clock of its own. The loop's is a method of `EventLoop`, or of a class that adopted it.
 pub fn is_replaced_in(class: &Bound<'_, PyType>) -> PyResult<bool> {
     let py = class.py();
     let time = intern!(py, "time");
-    Ok(!class.getattr(time)?.is(&py.get_type::<EventLoop>().getattr(time)?))
+    let (found, ours) = (class.getattr(time)?, py.get_type::<EventLoop>().getattr(time)?);
+    if !found.get_type().is(ours.get_type()) {
+        return Ok(true);
+    }
+    let Some(defined_by) = found.getattr_opt(intern!(py, "__objclass__"))? else { return Ok(true) };
+    let is_ours = defined_by.cast::<PyType>()?.is_subclass_of::<EventLoop>()?;
+    Ok(!is_ours || !found.getattr(intern!(py, "__name__"))?.eq(time)?)
 }
 
 /// Set or delete an attribute of a loop.

@@ -23,6 +23,7 @@ use crate::ffi::collector::look_through;
 use crate::handle::{Scheduled, TimerHandle};
 use crate::transports::datagram::{self, DatagramTransport};
 use crate::transports::scratch::Scratch;
+use crate::transports::spare_buffers::SpareBuffers;
 use crate::transports::stream::{Event, StreamTransport};
 use crate::transports::tls::scratch::TlsScratch;
 use crate::transports::tls::transport::TlsTransport;
@@ -49,6 +50,8 @@ pub struct Core {
     pub unflushed: Vec<Py<StreamTransport>>,
     /// TLS connections with writes that are enciphered at the end of the turn.
     pub unflushed_tls: Vec<Py<TlsTransport>>,
+    /// Memory for small writes.
+    pub spare_buffers: SpareBuffers,
     /// Memory for direct reads.
     pub scratch: Scratch,
     /// Memory for deciphered records, made at the first.
@@ -103,6 +106,7 @@ impl Core {
             listeners: HashMap::new(),
             unflushed: Vec::new(),
             unflushed_tls: Vec::new(),
+            spare_buffers: SpareBuffers::default(),
             scratch: Scratch::default(),
             tls_scratch: None,
             tls_memory: Vec::new(),
@@ -158,12 +162,20 @@ impl Core {
             }
             Interest::Writing(transport) => {
                 let event = match outcome {
-                    Outcome::Sent { buffer, length } => Event::Sent { buffer, length },
-                    Outcome::Ready => Event::WriteReady,
-                    Outcome::Failed(error) => Event::WriteFailed(error),
-                    _ => Event::WritingEnded,
+                    Outcome::Sent { buffer, length } => {
+                        match StreamTransport::note_sent_in_passing(transport.bind(py), buffer, length) {
+                            Ok(buffer) => {
+                                self.spare_buffers.keep(buffer);
+                                None
+                            }
+                            Err(buffer) => Some(Event::Sent { buffer, length }),
+                        }
+                    }
+                    Outcome::Ready => Some(Event::WriteReady),
+                    Outcome::Failed(error) => Some(Event::WriteFailed(error)),
+                    _ => Some(Event::WritingEnded),
                 };
-                Some(Callback::Transport(transport.clone_ref(py), event))
+                event.map(|event| Callback::Transport(transport.clone_ref(py), event))
             }
             Interest::DatagramReading(transport) => {
                 let event = match outcome {

@@ -13,6 +13,7 @@ pub mod connecting;
 mod core;
 mod interests;
 mod lifecycle;
+pub mod questions;
 mod ready;
 pub mod running;
 mod rust_tasks;
@@ -49,7 +50,7 @@ use crate::error::{ThinErr, ThinResult, warn};
 use crate::ffi::buffer::Contiguous;
 use crate::ffi::call;
 use crate::ffi::context::run_in;
-use crate::ffi::method::add_method;
+use crate::ffi::method::{add_method, add_plain_method, add_tuple_method};
 use crate::ffi::references::another;
 use crate::handle::{Handle, KeptHandles, TimerHandle, ends_the_loop};
 use crate::loop_cell::{LoopCell, Refused, ThreadBound};
@@ -98,6 +99,16 @@ impl EventLoop {
         self.debug.load(Ordering::Relaxed)
     }
 
+    /// Whether any thread runs the loop.
+    pub fn is_running(&self) -> bool {
+        self.core.has_owner()
+    }
+
+    /// Whether the loop was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Whether this thread runs the loop.
     pub fn is_running_here(&self) -> bool {
         self.core.is_owner()
@@ -138,6 +149,18 @@ impl EventLoop {
             Ok(None) => Err(PyRuntimeError::new_err("Event loop is closed")),
             Err(refused) => Err(self.refusal(refused)),
         }
+    }
+
+    /// An empty buffer for a write, with memory that was used before if the thread that runs the loop asks.
+    pub fn spare_buffer(&self) -> Vec<u8> {
+        let taken = self.core.with(|core| core.as_mut().map(|core| core.spare_buffers.take()));
+        taken.ok().flatten().unwrap_or_default()
+    }
+
+    /// Give back a buffer that was sent.
+    pub fn keep_buffer(&self, buffer: Vec<u8>) {
+        // Whom it is refused drops it.
+        let _ = self.core.with(|core| core.as_mut().map(|core| core.spare_buffers.keep(buffer)));
     }
 
     /// A value of this thread, if it runs the loop.
@@ -264,14 +287,18 @@ impl EventLoop {
         Ok(Self::report_error(event_loop, &message, error.into(), &[])?)
     }
 
-    /// Add the methods that are called too often for PyO3's argument parsing to this class or one derived from it.
+    /// Add the methods that are called too often for PyO3's way of calling to this class or one derived from it.
     pub fn add_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
         add_method::<scheduling::CallSoon>(class)?;
         add_method::<scheduling::CallSoonThreadsafe>(class)?;
         add_method::<scheduling::CallLater>(class)?;
         add_method::<scheduling::CallAt>(class)?;
-        add_method::<scheduling::CreateFuture>(class)?;
-        add_method::<scheduling::CreateTask>(class)
+        add_plain_method::<scheduling::CreateFuture>(class)?;
+        add_tuple_method::<scheduling::CreateTask>(class)?;
+        add_plain_method::<questions::GetDebug>(class)?;
+        add_plain_method::<questions::IsRunning>(class)?;
+        add_plain_method::<questions::IsClosed>(class)?;
+        add_plain_method::<questions::Time>(class)
     }
 }
 
@@ -294,16 +321,6 @@ impl EventLoop {
     /// Stop the event loop after the current turn.
     fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-    }
-
-    /// Return whether the event loop is running.
-    pub fn is_running(&self) -> bool {
-        self.core.has_owner()
-    }
-
-    /// Return whether the event loop was closed.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
     }
 
     /// Refuse what a closed loop cannot do, nor the copy of a loop in a forked child.
@@ -369,18 +386,13 @@ impl EventLoop {
     #[setter(_scheduled)]
     fn ignore_scheduled(&self, _heap: &Bound<'_, PyAny>) {}
 
-    // Scheduling: the fast methods, see `add_fast_methods`.
+    // Scheduling and the questions: the fast methods, see `add_fast_methods`.
 
     /// Give a class that is derived from this one the fast methods as its own: the interpreter calls a method without
     /// detours where the object's class is the very class that defines it.
     #[classmethod]
     fn _adopt_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
         Self::add_fast_methods(class)
-    }
-
-    /// Return the time of the loop's clock in seconds.
-    fn time(&self) -> f64 {
-        clock::now()
     }
 
     fn __setattr__(
@@ -611,11 +623,6 @@ impl EventLoop {
     }
 
     // Debug mode.
-
-    /// Return whether debug mode is on.
-    fn get_debug(&self) -> bool {
-        self.debug()
-    }
 
     fn _set_native_debug(&self, enabled: bool) {
         self.debug.store(enabled, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! The ready queue: the callbacks of the next turn, which takes all of them at once.
-#![expect(unsafe_code, reason = "writes a callback into the place that it will have")]
+//! The ready queue: the callbacks of the next turn, which takes all of them at once, as a [`Batch`].
+#![expect(unsafe_code, reason = "callbacks are written where they will lie, and taken from there")]
 
 use crate::callback::Callback;
 
@@ -46,10 +46,14 @@ impl Ready {
         self.callbacks = callbacks;
     }
 
-    /// Take all; `running`, which is empty, lends its memory.
-    pub fn swap(&mut self, running: &mut Vec<Callback>) {
-        debug_assert!(running.is_empty(), "they would run again");
-        std::mem::swap(&mut self.callbacks, running);
+    /// Move all into a batch, which is empty and lends its memory.
+    #[inline(always)]
+    pub fn fill(&mut self, batch: &mut Batch) {
+        assert!(batch.len() == 0, "what is in there would be lost");
+        std::mem::swap(&mut self.callbacks, &mut batch.memory);
+        (batch.next, batch.end) = (0, batch.memory.len());
+        // SAFETY: nothing is a length; what lies in the memory now belongs to the range.
+        unsafe { batch.memory.set_len(0) };
     }
 
     /// Take all, and forget the memory.
@@ -71,5 +75,49 @@ impl Ready {
     /// Look at each.
     pub fn iter(&self) -> impl Iterator<Item = &Callback> {
         self.callbacks.iter()
+    }
+}
+
+/// The callbacks of one turn, to be taken one by one. (As a draining iterator would do it, whose end is a function call
+/// that short turns feel.)
+///
+/// # Invariant
+/// The memory has no elements as a vector; those of the range from `next` to `end` lie in it.
+#[derive(Default)]
+pub struct Batch {
+    memory: Vec<Callback>,
+    next: usize,
+    end: usize,
+}
+
+impl Batch {
+    /// How many there are still.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.end - self.next
+    }
+
+    /// Take the next one.
+    #[inline(always)]
+    pub fn take(&mut self) -> Option<Callback> {
+        if self.next == self.end {
+            return None;
+        }
+        let place = self.memory.spare_capacity_mut().get(self.next)?;
+        self.next += 1;
+        // SAFETY: it lay in the range, which it has just left.
+        Some(unsafe { place.assume_init_read() })
+    }
+
+    /// Take all that are left.
+    #[must_use]
+    pub fn rest(&mut self) -> Vec<Callback> {
+        std::iter::from_fn(|| self.take()).collect()
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        drop(self.rest());
     }
 }

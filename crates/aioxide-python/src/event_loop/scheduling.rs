@@ -5,7 +5,6 @@
 
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -16,8 +15,8 @@ use super::clock::deadline_of;
 use super::{EventLoop, owned};
 use crate::callback::Callback;
 use crate::error::ThinResult;
-use crate::ffi::call::{call, call_method, call_method_of, call_with_keywords, release};
-use crate::ffi::method::{Arguments, FastMethod};
+use crate::ffi::call::{call, call_method, call_method_of, call_object, call_with_keywords};
+use crate::ffi::method::{Arguments, FastMethod, PlainMethod, TupleMethod};
 use crate::ffi::references::another_of;
 use crate::ffi::task_callbacks::{self, Kind};
 use crate::handle::{self, Handle, ThreadsafeHandle, TimerHandle};
@@ -142,15 +141,13 @@ impl FastMethod for CallAt {
 /// `create_future()`.
 pub struct CreateFuture;
 
-impl FastMethod for CreateFuture {
+impl PlainMethod for CreateFuture {
     type Class = EventLoop;
     const NAME: &'static CStr = c"create_future";
-    const POSITIONAL: &'static [&'static str] = &[];
     const DOCUMENTATION: &'static CStr =
         c"create_future($self, /)\n--\n\nCreate an asyncio.Future attached to the loop, or a native one.";
 
-    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
-        arguments.exactly("create_future", 0)?;
+    fn call(event_loop: &Bound<'_, EventLoop>) -> ThinResult<Py<PyAny>> {
         if event_loop.get().has_native_tasks() {
             return Ok(Future::create(event_loop)?.into_any().unbind());
         }
@@ -169,30 +166,35 @@ impl FastMethod for CreateFuture {
 /// `create_task(coro, **kwargs)`, the keywords being those of the running Python's `asyncio.Task`.
 pub struct CreateTask;
 
-impl FastMethod for CreateTask {
+impl TupleMethod for CreateTask {
     type Class = EventLoop;
     const NAME: &'static CStr = c"create_task";
-    const POSITIONAL: &'static [&'static str] = &["coro"];
     const DOCUMENTATION: &'static CStr =
         c"create_task($self, coro, **kwargs)\n--\n\nSchedule a coroutine; return its asyncio.Task.";
 
-    fn call(event_loop: &Bound<'_, EventLoop>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
-        let py = event_loop.py();
+    fn call(
+        event_loop: &Bound<'_, EventLoop>,
+        arguments: Borrowed<'_, '_, PyTuple>,
+        keywords: Option<Borrowed<'_, '_, PyDict>>,
+    ) -> ThinResult<Py<PyAny>> {
         let this = event_loop.get();
-        let coroutine = arguments.exactly("create_task", 1)?[0];
         this._check_closed()?;
+        let keywords = keywords.filter(|keywords| !keywords.is_empty());
+        if arguments.len() != 1 {
+            return create_task_by_name(event_loop, arguments, keywords);
+        }
         if this.has_native_tasks() {
             let mut options = tasks::task::Options::default();
-            for (name, value) in arguments.keywords() {
-                options.set(&name, Bound::clone(&value))?;
+            for (name, value) in keywords.iter().flat_map(|keywords| keywords.iter()) {
+                options.set(name.cast().map_err(PyErr::from)?, value)?;
             }
+            let coroutine = arguments.get_borrowed_item(0)?;
             return Ok(Task::spawn(event_loop, coroutine, options)?.into_any().unbind());
         }
+        let py = event_loop.py();
         if this.has_task_factory.load(Ordering::Relaxed) {
-            let keywords = PyDict::new(py);
-            for (name, value) in arguments.keywords() {
-                keywords.set_item(name, value)?;
-            }
+            let keywords = keywords.map_or_else(|| PyDict::new(py), |keywords| keywords.to_owned());
+            let coroutine = arguments.get_borrowed_item(0)?;
             let method = intern!(py, "_create_task_with_factory");
             let made = call_method(
                 event_loop.as_any().as_borrowed(),
@@ -201,63 +203,52 @@ impl FastMethod for CreateTask {
             )?;
             return Ok(made.unbind());
         }
-        let imports = imports(py)?;
-        let task = imports.task.bind_borrowed(py);
-        let is_implied = is_asyncios_running_loop(event_loop)?;
-        let event_loop = event_loop.as_any().as_borrowed();
-        let made = match (arguments.keyword_names(), is_implied) {
-            (None, true) => call(task, std::slice::from_ref(&owned(&coroutine))),
-            (None, false) => {
-                call_with_keywords(task, &[coroutine, event_loop], imports.loop_keyword.bind(py))
-            }
-            (Some(names), _) => {
-                let mut all = Vec::with_capacity(arguments.keyword_values().len() + 2);
-                all.push(coroutine);
-                all.extend_from_slice(arguments.keyword_values());
-                if is_implied {
-                    call_with_keywords(task, &all, &names)
-                } else {
-                    all.push(event_loop);
-                    call_with_keywords(task, &all, &with_loop(&names)?)
-                }
-            }
-        };
-        Ok(made?.unbind())
+        if let Some(keywords) = keywords
+            && keywords.contains(intern!(py, "loop"))?
+        {
+            let text = "create_task() got multiple values for keyword argument 'loop'";
+            return Err(PyTypeError::new_err(text).into());
+        }
+        let task = imports(py)?.task.bind_borrowed(py);
+        if is_asyncios_running_loop(event_loop)? {
+            return Ok(call_object(&task, arguments.to_owned(), keywords.as_deref())?.unbind());
+        }
+        let keywords = keywords.map_or_else(|| Ok(PyDict::new(py)), |keywords| keywords.copy())?;
+        keywords.set_item(intern!(py, "loop"), event_loop)?;
+        Ok(call_object(&task, arguments.to_owned(), Some(&keywords))?.unbind())
     }
+}
+
+/// `create_task(coro=…)`, or TypeError.
+#[cold]
+fn create_task_by_name(
+    event_loop: &Bound<'_, EventLoop>,
+    arguments: Borrowed<'_, '_, PyTuple>,
+    keywords: Option<Borrowed<'_, '_, PyDict>>,
+) -> ThinResult<Py<PyAny>> {
+    let py = event_loop.py();
+    if arguments.is_empty()
+        && let Some(keywords) = keywords
+        && let Some(coroutine) = keywords.get_item(intern!(py, "coro"))?
+    {
+        let keywords = keywords.copy()?;
+        keywords.del_item(intern!(py, "coro"))?;
+        let arguments = PyTuple::new(py, [coroutine])?;
+        return CreateTask::call(event_loop, arguments.as_borrowed(), Some(keywords.as_borrowed()));
+    }
+    Err(PyTypeError::new_err(match arguments.len() {
+        0 => "create_task() missing 1 required positional argument: 'coro'".to_owned(),
+        given => format!("create_task() takes 1 positional argument but {given} were given"),
+    })
+    .into())
 }
 
 /// Whether asyncio takes the loop for the one that runs here. What is made without a loop gets that one, and for a keyword
 /// the interpreter makes a dictionary.
 fn is_asyncios_running_loop(event_loop: &Bound<'_, EventLoop>) -> PyResult<bool> {
-    let py = event_loop.py();
-    let running = call(imports(py)?.get_running_loop.bind_borrowed(py), &[])?.unbind();
-    let is_it = running.is(event_loop);
-    release(py, running);
-    Ok(is_it)
+    let running = imports(event_loop.py())?.get_running_loop.call(event_loop.py())?;
+    Ok(running.is(event_loop))
 }
-
-/// Return `names` with "loop" after them. A call's keyword names are a constant of the calling code, so few
-/// different tuples come, again and again.
-fn with_loop<'py>(names: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyTuple>> {
-    static KNOWN: Mutex<Vec<(Py<PyTuple>, Py<PyTuple>)>> = Mutex::new(Vec::new());
-    let py = names.py();
-    {
-        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, extended)) = known.iter().find(|(given, _)| given.is(names)) {
-            return Ok(extended.bind(py).clone());
-        }
-    }
-    let extended = names.iter().chain([intern!(py, "loop").clone().into_any()]).collect::<Vec<_>>();
-    let extended = PyTuple::new(py, extended)?;
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.len() < KNOWN_KEYWORDS {
-        known.push((names.clone().unbind(), extended.clone().unbind()));
-    }
-    Ok(extended)
-}
-
-/// How many tuples of keyword names are remembered.
-const KNOWN_KEYWORDS: usize = 16;
 
 /// `set_task_factory(factory)`.
 pub fn set_task_factory(event_loop: &EventLoop, factory: Option<Bound<'_, PyAny>>) -> PyResult<()> {

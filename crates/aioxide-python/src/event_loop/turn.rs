@@ -32,11 +32,12 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use super::ready::Batch;
 use super::running::RunsHere;
 use super::rust_tasks::Failures;
 use super::{Core, EventLoop};
 use crate::callback::Callback;
-use crate::error::{ThinResult, os_error};
+use crate::error::{ThinErr, ThinResult, os_error};
 use crate::ffi::{call, snapshot, stop_iteration};
 use crate::loop_cell::Running;
 use crate::tasks::registry;
@@ -82,7 +83,7 @@ pub fn run_turns(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         failures,
         cell: running,
         completions: Vec::new(),
-        running: Vec::new(),
+        running: Batch::default(),
         callbacks_since_poll: CALLBACKS_PER_POLL,
         polls_in_vain: 0,
     };
@@ -113,7 +114,7 @@ struct Turns<'a, 'py> {
     failures: Failures,
     completions: Vec<Completion>,
     /// The callbacks of the present turn.
-    running: Vec<Callback>,
+    running: Batch,
     callbacks_since_poll: usize,
     polls_in_vain: usize,
     /// Dropped last: with it the loop no longer runs.
@@ -236,13 +237,12 @@ impl Turns<'_, '_> {
         let event_loop = self.event_loop;
         let this = event_loop.get();
         let running = &mut self.running;
-        let swapped = self.cell.with(|core| core.as_mut().map(|core| core.ready.swap(running)));
+        let swapped = self.cell.with(|core| core.as_mut().map(|core| core.ready.fill(running)));
         this.opened(swapped)?;
         self.callbacks_since_poll += running.len();
         let debug = this.debug();
         let mut until_tasks = CALLBACKS_BEFORE_TASKS;
-        let mut callbacks = running.drain(..);
-        while let Some(callback) = callbacks.next() {
+        while let Some(callback) = running.take() {
             if until_tasks == 0 {
                 registry::settle(event_loop);
                 self.runtime.run_tasks(TASKS_PER_TURN);
@@ -254,7 +254,7 @@ impl Turns<'_, '_> {
                 continue;
             }
             // What did not run is first in the next turn.
-            let rest = callbacks.collect();
+            let rest = running.rest();
             let put_back = self.with_core(|core| core.ready.prepend(rest));
             ran?;
             this.check_process()?;
@@ -290,9 +290,9 @@ impl Turns<'_, '_> {
         // Protocols may be told that they can write again.
         registry::settle(self.event_loop);
         // First what comes to lie in the plain transports by it.
-        let mut result = Ok(());
+        let mut result: ThinResult<()> = Ok(());
         for transport in self.with_core(|core| std::mem::take(&mut core.unflushed_tls))? {
-            result = result.and(TlsTransport::flush(transport.bind(py)));
+            result = result.and(TlsTransport::flush(transport.bind(py)).map_err(ThinErr::from));
         }
         let (transports, datagrams) = self.with_core(|core| {
             (std::mem::take(&mut core.unflushed), std::mem::take(&mut core.unflushed_datagrams))
@@ -306,9 +306,9 @@ impl Turns<'_, '_> {
             result = result.and(StreamTransport::flush(transport.bind(py), in_batch));
         }
         for transport in &datagrams {
-            result = result.and(DatagramTransport::flush(transport.bind(py)));
+            result = result.and(DatagramTransport::flush(transport.bind(py)).map_err(ThinErr::from));
         }
-        Ok(result?)
+        result
     }
 }
 

@@ -1,5 +1,8 @@
-//! Methods called by vectorcall without PyO3's argument parsing: for the handful that run once per
-//! callback, timer or task.
+//! Methods without PyO3's argument parsing and counting of attached threads, for those that run once per callback,
+//! timer, task or message: [`FastMethod`]s get their arguments as they are passed, [`PlainMethod`]s have none,
+//! [`TupleMethod`]s get the tuple and the dictionary that they pass on.
+//!
+//! What they drop they [`release`](super::call::release): PyO3 would put it off on a thread that it was not told of.
 #![expect(unsafe_code, reason = "a fast-call method is a C function that gets raw argument pointers")]
 
 use std::ffi::CStr;
@@ -7,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::{PySystemError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, PyTypeInfo, ffi};
 
 use super::gil_cell::GilCell;
@@ -102,16 +105,6 @@ impl<'a, 'py> Arguments<'a, 'py> {
         Ok(value)
     }
 
-    /// The names of the keyword arguments, if there are any.
-    pub fn keyword_names(&self) -> Option<Bound<'py, PyTuple>> {
-        self.keyword_names.map(|names| names.to_owned())
-    }
-
-    /// The values of the keyword arguments.
-    pub fn keyword_values(&self) -> &'a [Borrowed<'a, 'py, PyAny>] {
-        self.keyword_values
-    }
-
     /// Every keyword argument.
     pub fn keywords(&self) -> impl Iterator<Item = (Bound<'py, PyString>, Borrowed<'a, 'py, PyAny>)> {
         let names = self.keyword_names.map(|names| names.to_owned());
@@ -160,22 +153,76 @@ pub trait FastMethod {
     fn call(object: &Bound<'_, Self::Class>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>>;
 }
 
+/// A method of the class `Class` that takes no arguments.
+pub trait PlainMethod {
+    /// The class.
+    type Class: PyTypeInfo;
+    /// The method's name in Python.
+    const NAME: &'static CStr;
+    /// Its signature line, two dashes and its docstring.
+    const DOCUMENTATION: &'static CStr;
+
+    /// Run it.
+    fn call(object: &Bound<'_, Self::Class>) -> ThinResult<Py<PyAny>>;
+}
+
+/// A method of the class `Class` that gets its arguments as a tuple and a dictionary, to pass them on.
+pub trait TupleMethod {
+    /// The class.
+    type Class: PyTypeInfo;
+    /// The method's name in Python.
+    const NAME: &'static CStr;
+    /// Its signature line, two dashes and its docstring.
+    const DOCUMENTATION: &'static CStr;
+
+    /// Run it.
+    fn call(
+        object: &Bound<'_, Self::Class>,
+        arguments: Borrowed<'_, '_, PyTuple>,
+        keywords: Option<Borrowed<'_, '_, PyDict>>,
+    ) -> ThinResult<Py<PyAny>>;
+}
+
 /// Add a fast method to its class, or to one derived from it. Called once per method and class, at import.
 pub fn add_method<M: FastMethod>(class: &Bound<'_, PyType>) -> PyResult<()> {
-    if !class.is_subclass_of::<M::Class>()? {
+    let function = ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: dispatch::<M> };
+    add::<M::Class>(class, M::NAME, function, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, M::DOCUMENTATION)
+}
+
+/// As [`add_method`], without arguments.
+pub fn add_plain_method<M: PlainMethod>(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let function = ffi::PyMethodDefPointer { PyCFunction: dispatch_plain::<M> };
+    add::<M::Class>(class, M::NAME, function, ffi::METH_NOARGS, M::DOCUMENTATION)
+}
+
+/// As [`add_method`], with a tuple and a dictionary.
+pub fn add_tuple_method<M: TupleMethod>(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let function = ffi::PyMethodDefPointer { PyCFunctionWithKeywords: dispatch_tuple::<M> };
+    add::<M::Class>(class, M::NAME, function, ffi::METH_VARARGS | ffi::METH_KEYWORDS, M::DOCUMENTATION)
+}
+
+/// Add the method of `Class` that `function` is, by a calling convention that fits `flags`.
+fn add<Class: PyTypeInfo>(
+    class: &Bound<'_, PyType>,
+    name: &'static CStr,
+    function: ffi::PyMethodDefPointer,
+    flags: std::ffi::c_int,
+    documentation: &'static CStr,
+) -> PyResult<()> {
+    if !class.is_subclass_of::<Class>()? {
         return Err(PyTypeError::new_err("a method for another class"));
     }
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
-        ml_name: M::NAME.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: dispatch::<M> },
-        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: M::DOCUMENTATION.as_ptr(),
+        ml_name: name.as_ptr(),
+        ml_meth: function,
+        ml_flags: flags,
+        ml_doc: documentation.as_ptr(),
     }));
     // SAFETY: `class` is a type object; the definition is leaked, so it outlives the descriptor.
     let descriptor = unsafe { ffi::PyDescr_NewMethod(class.as_type_ptr(), definition) };
     // SAFETY: the call returns a new reference or null with an exception set.
     let descriptor = unsafe { Bound::from_owned_ptr_or_err(class.py(), descriptor) }?;
-    let name = M::NAME.to_str().map_err(|_| PySystemError::new_err("a method name is not UTF-8"))?;
+    let name = name.to_str().map_err(|_| PySystemError::new_err("a method name is not UTF-8"))?;
     class.setattr(name, descriptor)
 }
 
@@ -215,17 +262,13 @@ unsafe extern "C" fn dispatch<M: FastMethod>(
     positional: ffi::Py_ssize_t,
     keyword_names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls methods on attached threads.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: the interpreter holds a reference to `self` during the call.
-    let object = unsafe { Borrowed::from_ptr(py, object) };
-    // SAFETY: the method descriptor checked that `self` is an instance of the class, or of one derived from it.
-    let object = unsafe { object.cast_unchecked::<M::Class>() };
+    // SAFETY: as the caller promises.
+    let object = unsafe { receiver::<M::Class>(object) };
     let keyword_names = if keyword_names.is_null() {
         None
     } else {
         // SAFETY: non-null keyword names are a tuple that lives during the call.
-        let names = unsafe { Borrowed::from_ptr(py, keyword_names) };
+        let names = unsafe { Borrowed::from_ptr(object.py(), keyword_names) };
         // SAFETY: as above.
         Some(unsafe { names.cast_unchecked::<PyTuple>() })
     };
@@ -240,12 +283,67 @@ unsafe extern "C" fn dispatch<M: FastMethod>(
     };
     let (positional, keyword_values) = all.split_at(positional);
     let arguments = Arguments { positional, keyword_values, keyword_names };
-    let run = || match keyword_names {
+    guarded(object.py(), || match keyword_names {
         Some(names) if positional.len() < M::POSITIONAL.len() => {
             call_by_name::<M>(&object, &arguments, names)
         }
         _ => M::call(&object, &arguments),
-    };
+    })
+}
+
+/// The C function behind a plain method.
+///
+/// # Safety
+/// As for [`dispatch`], as a METH_NOARGS method.
+unsafe extern "C" fn dispatch_plain<M: PlainMethod>(
+    object: *mut ffi::PyObject,
+    _nothing: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as the caller promises.
+    let object = unsafe { receiver::<M::Class>(object) };
+    guarded(object.py(), || M::call(&object))
+}
+
+/// The C function behind a tuple method.
+///
+/// # Safety
+/// As for [`dispatch`], as a METH_VARARGS | METH_KEYWORDS method.
+unsafe extern "C" fn dispatch_tuple<M: TupleMethod>(
+    object: *mut ffi::PyObject,
+    arguments: *mut ffi::PyObject,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: as the caller promises.
+    let object = unsafe { receiver::<M::Class>(object) };
+    let py = object.py();
+    // SAFETY: the calling convention passes a tuple that lives during the call.
+    let arguments = unsafe { Borrowed::from_ptr(py, arguments) };
+    // SAFETY: as above.
+    let arguments = unsafe { arguments.cast_unchecked::<PyTuple>() };
+    // SAFETY: a dictionary that lives during the call, or null.
+    let keywords = unsafe { Borrowed::from_ptr_or_opt(py, keywords) };
+    // SAFETY: as above.
+    let keywords = keywords.map(|keywords| unsafe { keywords.cast_unchecked::<PyDict>() });
+    guarded(py, || M::call(&object, arguments, keywords))
+}
+
+/// The object that a method was called on, during the call.
+///
+/// # Safety
+/// `object` is what the interpreter passed to a method of `Class`.
+#[inline(always)]
+unsafe fn receiver<'a, Class: PyTypeInfo>(object: *mut ffi::PyObject) -> Borrowed<'a, 'a, Class> {
+    // SAFETY: the interpreter calls methods on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the interpreter holds a reference to `self` during the call.
+    let object = unsafe { Borrowed::from_ptr(py, object) };
+    // SAFETY: the method descriptor checked that `self` is an instance of the class, or of one derived from it.
+    unsafe { object.cast_unchecked::<Class>() }
+}
+
+/// Run a method for the interpreter; a panic becomes an exception.
+#[inline(always)]
+fn guarded(py: Python<'_>, run: impl FnOnce() -> ThinResult<Py<PyAny>>) -> *mut ffi::PyObject {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => value.into_ptr(),
         Ok(Err(error)) => {

@@ -8,6 +8,7 @@
 pub mod attribute;
 pub mod bound_method;
 pub mod buffer;
+pub mod builtin;
 pub mod byte_array;
 pub mod bytes;
 pub mod call;

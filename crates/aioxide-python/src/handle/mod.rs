@@ -23,7 +23,7 @@ pub use self::record::live_handles;
 use self::record::{Origins, Record};
 pub use self::running::{ends_the_loop, run, run_without_handle};
 pub use self::threadsafe::ThreadsafeHandle;
-pub use self::timer::TimerHandle;
+pub use self::timer::{Cancel as CancelTimer, TimerHandle};
 use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::ffi::collector::new_hidden;

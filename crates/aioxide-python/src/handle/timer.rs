@@ -1,6 +1,7 @@
 //! The handle of a callback that waits for its time.
 
 use std::cmp::Ordering;
+use std::ffi::CStr;
 use std::sync::OnceLock;
 
 use aioxide_runtime::TimerKey;
@@ -13,7 +14,9 @@ use super::running::run;
 use super::{Common, KeptHandles, Scheduled, make, methods};
 use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
+use crate::ffi::call::release;
 use crate::ffi::gil_cell::GilCell;
+use crate::ffi::method::PlainMethod;
 use crate::ffi::reuse::Kept;
 
 /// A callback that waits for its time.
@@ -144,15 +147,27 @@ handle_methods!(TimerHandle, timer_handle, [
     fn _scheduled(&self, py: Python<'_>) -> bool {
         self.time.borrow(py).key.is_some()
     }
-
-    /// Cancel the callback and leave the loop's heap.
-    fn cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let this = slf.get();
-        let key = this.time.borrow_mut(slf.py()).key.take();
-        // From another thread the entry stays in the heap until it is due, and is skipped then.
-        if let Some(key) = key {
-            drop(this.common.event_loop.get().with_core(|core| core.timers.cancel(key)));
-        }
-        methods::cancel(slf).map(drop)
-    }
 ]);
+
+/// `TimerHandle.cancel()`.
+pub struct Cancel;
+
+impl PlainMethod for Cancel {
+    type Class = TimerHandle;
+    const NAME: &'static CStr = c"cancel";
+    const DOCUMENTATION: &'static CStr =
+        c"cancel($self, /)\n--\n\nCancel the callback and leave the loop's heap.";
+
+    fn call(handle: &Bound<'_, TimerHandle>) -> ThinResult<Py<PyAny>> {
+        let (py, this) = (handle.py(), handle.get());
+        let key = this.time.borrow_mut(py).key.take();
+        // From another thread the entry stays in the heap until it is due, and is skipped then.
+        if let Some(key) = key
+            && let Ok(Some(entry)) = this.common.event_loop.get().with_core(|core| core.timers.cancel(key))
+        {
+            release(py, entry);
+        }
+        methods::cancel(handle)?;
+        Ok(py.None())
+    }
+}

@@ -5,6 +5,7 @@
 //! into one `bytes` object, and what need not wait makes neither a task nor a future.
 
 mod buffer;
+pub mod methods;
 pub mod operation;
 pub mod reader;
 mod reading;

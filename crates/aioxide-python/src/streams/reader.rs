@@ -10,10 +10,11 @@ use std::mem;
 use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
 use super::buffer::Buffer;
+use super::methods;
 use super::operation::{Operation, Read, not_initialised};
 use super::reading::{Attempt, Request, Separators, incomplete, no_more_lines, overrun};
 use crate::awaitable::waiter::Waiter;
@@ -193,10 +194,35 @@ impl StreamReader {
         let read = Operation::Read(Read::new(slf.clone().unbind(), request));
         Awaitable::new(slf.py(), name, Work::Stream(read))
     }
+
+    /// `read(n)`.
+    pub(super) fn read(slf: &Bound<'_, Self>, n: isize) -> PyResult<Py<Awaitable>> {
+        let request = match usize::try_from(n) {
+            Ok(n) => Request::Read(n),
+            Err(_) => Request::ReadAll(Vec::new()),
+        };
+        Self::request(slf, "StreamReader.read", request)
+    }
+
+    /// `readexactly(n)`.
+    pub(super) fn read_exactly(slf: &Bound<'_, Self>, n: isize) -> PyResult<Py<Awaitable>> {
+        Self::request(slf, "StreamReader.readexactly", Request::ReadExactly(n))
+    }
+
+    /// `readline()`.
+    pub(super) fn read_line(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
+        Self::request(slf, "StreamReader.readline", Request::ReadLine(0))
+    }
 }
 
 #[pymethods]
 impl StreamReader {
+    /// Give a class that is derived from this one the methods of `methods.rs` as its own, as that of the loop does.
+    #[classmethod]
+    fn _adopt_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
+        methods::add_to_readers(class)
+    }
+
     #[new]
     #[pyo3(signature = (*_arguments, **_keywords))]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
@@ -271,27 +297,7 @@ impl StreamReader {
         Ok(())
     }
 
-    // Reading.
-
-    /// Read up to `n` bytes, as soon as there are any; all up to the end where `n` is negative.
-    #[pyo3(signature = (n=-1), text_signature = "($self, n=-1)")]
-    fn read(slf: &Bound<'_, Self>, n: isize) -> PyResult<Py<Awaitable>> {
-        let request = match usize::try_from(n) {
-            Ok(n) => Request::Read(n),
-            Err(_) => Request::ReadAll(Vec::new()),
-        };
-        Self::request(slf, "StreamReader.read", request)
-    }
-
-    /// Read exactly `n` bytes; IncompleteReadError where the end comes before.
-    fn readexactly(slf: &Bound<'_, Self>, n: isize) -> PyResult<Py<Awaitable>> {
-        Self::request(slf, "StreamReader.readexactly", Request::ReadExactly(n))
-    }
-
-    /// Read a line with its end; what is there where the end of the stream comes before.
-    fn readline(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
-        Self::request(slf, "StreamReader.readline", Request::ReadLine(0))
-    }
+    // Reading. `read`, `readexactly` and `readline` are in `methods.rs`.
 
     /// Read up to and with a separator, or the first of a tuple of them.
     #[pyo3(signature = (separator=None), text_signature = "($self, separator=b'\\n')")]

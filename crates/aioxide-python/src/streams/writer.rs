@@ -4,9 +4,10 @@ use std::mem;
 
 use pyo3::prelude::*;
 use pyo3::pyclass::PyVisit;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, intern};
 
+use super::methods;
 use super::operation::{Drain, Operation, not_initialised};
 use super::reader::StreamReader;
 use crate::awaitable::{Awaitable, Work};
@@ -64,10 +65,31 @@ impl StreamWriter {
             Err(_) => transport.call_method0(intern!(slf.py(), "is_closing"))?.is_truthy(),
         }
     }
+
+    /// `write(data)`.
+    pub(super) fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let transport = Self::transport_of(slf)?;
+        match transport.cast_exact::<StreamTransport>() {
+            Ok(transport) => StreamTransport::write_data(transport, data),
+            Err(_) => transport.call_method1(intern!(slf.py(), "write"), (data,)).map(drop),
+        }
+    }
+
+    /// `drain()`.
+    pub(super) fn drain(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
+        let drain = Operation::Drain(Drain::new(slf.clone().unbind()));
+        Awaitable::new(slf.py(), "StreamWriter.drain", Work::Stream(drain))
+    }
 }
 
 #[pymethods]
 impl StreamWriter {
+    /// Give a class that is derived from this one the methods of `methods.rs` as its own, as that of the loop does.
+    #[classmethod]
+    fn _adopt_fast_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
+        methods::add_to_writers(class)
+    }
+
     #[new]
     #[pyo3(signature = (*_arguments, **_keywords))]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
@@ -87,24 +109,9 @@ impl StreamWriter {
         drop(previous);
     }
 
-    /// Send bytes, now or as soon as there is room.
-    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let transport = Self::transport_of(slf)?;
-        match transport.cast_exact::<StreamTransport>() {
-            Ok(transport) => StreamTransport::write(transport, data),
-            Err(_) => transport.call_method1(intern!(slf.py(), "write"), (data,)).map(drop),
-        }
-    }
-
     /// Return whether the transport is closing or closed.
     fn is_closing(slf: &Bound<'_, Self>) -> PyResult<bool> {
         Self::is_closing_transport(slf)
-    }
-
-    /// Wait until what was written has left, or nearly, so that one may write on.
-    fn drain(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
-        let drain = Operation::Drain(Drain::new(slf.clone().unbind()));
-        Awaitable::new(slf.py(), "StreamWriter.drain", Work::Stream(drain))
     }
 
     /// The transport.

@@ -319,7 +319,10 @@ impl StreamTransport {
 
     /// Handle an event; an error is one that must end the loop.
     pub fn handle_event(slf: &Bound<'_, Self>, event: Event) -> ThinResult<()> {
-        Self::run_as_event(slf, || Ok(Self::dispatch(slf, event)?))
+        match event {
+            Event::Sent { buffer, length } => Self::handle_sent(slf, buffer, length),
+            event => Self::run_as_event(slf, || Ok(Self::dispatch(slf, event)?)),
+        }
     }
 
     /// Run `body` in the transport's context. Its error is reported, unless it must end the loop.
@@ -342,7 +345,7 @@ impl StreamTransport {
             Event::ReadFailed(error) => Self::handle_read_failed(slf, error),
             Event::ReadingEnded => Self::handle_reading_ended(slf),
             Event::DeliverHeld => Self::deliver_held(slf),
-            Event::Sent { buffer, length } => Self::handle_sent(slf, buffer, length),
+            Event::Sent { buffer, length } => Ok(Self::handle_sent(slf, buffer, length)?),
             Event::WriteReady => Self::handle_write_ready(slf),
             Event::WriteMore => Self::write_out(slf),
             Event::WriteFailed(error) => Self::handle_write_failed(slf, error),
@@ -374,6 +377,11 @@ impl StreamTransport {
     /// RuntimeError in a forked child: the parent sends what is queued, and owns the connection.
     pub(super) fn check_process(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.get().event_loop.get().check_process()
+    }
+
+    /// Whether the transport is closing or closed.
+    pub fn is_closing(slf: &Bound<'_, Self>) -> bool {
+        slf.state().phase != Phase::Open
     }
 
     /// NotImplementedError, as of asyncio's abstract class, on the writing end of a pipe.
@@ -445,7 +453,7 @@ impl StreamTransport {
         self.event_loop.clone_ref(py)
     }
 
-    // BaseTransport.
+    // BaseTransport. `is_closing` and `write` are in `methods.rs`.
 
     /// Return what is known of the transport under a name, such as "peername" or "socket".
     #[pyo3(signature = (name, default=None))]
@@ -459,11 +467,6 @@ impl StreamTransport {
             Some(answer) => Ok(answer.unbind()),
             None => Self::extra_info(slf, name.to_str()?, default.map(Bound::unbind)),
         }
-    }
-
-    /// Return whether the transport is closing or closed.
-    pub fn is_closing(slf: &Bound<'_, Self>) -> bool {
-        slf.state().phase != Phase::Open
     }
 
     /// Close the transport once what was written has left.
@@ -515,11 +518,6 @@ impl StreamTransport {
     }
 
     // WriteTransport.
-
-    /// Write bytes without blocking.
-    pub fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        Self::write_data(slf, data)
-    }
 
     /// Write several pieces of bytes.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {

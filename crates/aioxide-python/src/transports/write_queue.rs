@@ -63,8 +63,10 @@ pub enum Piece {
 pub struct Attempt {
     /// How many bytes the kernel took.
     pub sent: usize,
-    /// Pieces that have left, to be dropped unborrowed.
-    pub finished: Vec<Piece>,
+    /// Objects that have left, to be dropped unborrowed.
+    pub finished: Vec<Py<PyBytes>>,
+    /// A buffer that has left.
+    pub emptied: Option<Vec<u8>>,
     /// Whether something went wrong; a full kernel buffer is nothing wrong.
     pub result: io::Result<()>,
 }
@@ -80,14 +82,14 @@ impl WriteQueue {
         self.first.is_some() && !self.several
     }
 
-    /// Queue the bytes of `data` from `start`, and return how many they are.
-    pub fn keep(&mut self, data: &Data<'_, '_>, start: usize) -> usize {
+    /// Queue the bytes of `data` from `start`, and return how many they are; `spare` has an empty buffer for them.
+    pub fn keep(&mut self, data: &Data<'_, '_>, start: usize, spare: impl FnOnce() -> Vec<u8>) -> usize {
         self.several = self.first.is_some();
         match data {
             Data::Bytes(bytes) if data.len() - start >= KEEP => {
                 self.push_back(Piece::Bytes((*bytes).clone().unbind(), start));
             }
-            _ => data.read(|data| self.gather(&data[start..])),
+            _ => data.read(|data| self.gather(&data[start..], spare)),
         }
         data.len() - start
     }
@@ -106,11 +108,14 @@ impl WriteQueue {
         }
     }
 
-    /// Take back a buffer of which the bytes from `start` did not leave.
-    pub fn put_back(&mut self, buffer: Vec<u8>, start: usize) {
-        if start < buffer.len() {
-            self.push_front(Piece::Gathered(buffer, start));
+    /// Take back a buffer of which the bytes from `start` did not leave; one of which all have left is returned.
+    #[must_use]
+    pub fn put_back(&mut self, buffer: Vec<u8>, start: usize) -> Option<Vec<u8>> {
+        if start >= buffer.len() {
+            return Some(buffer);
         }
+        self.push_front(Piece::Gathered(buffer, start));
+        None
     }
 
     /// Take out the first piece.
@@ -135,7 +140,7 @@ impl WriteQueue {
 
     /// Send until nothing waits or the kernel takes no more.
     pub fn send(&mut self, py: Python<'_>, kind: Kind, descriptor: RawFd) -> Attempt {
-        let mut attempt = Attempt { sent: 0, finished: Vec::new(), result: Ok(()) };
+        let mut attempt = Attempt { sent: 0, finished: Vec::new(), emptied: None, result: Ok(()) };
         while let Some(first) = &self.first {
             let sent = if self.rest.is_empty() {
                 match kind {
@@ -153,7 +158,7 @@ impl WriteQueue {
             match sent {
                 Ok(sent) => {
                     attempt.sent += sent;
-                    self.advance(py, sent, &mut attempt.finished);
+                    self.advance(py, sent, &mut attempt);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_not_ready(&error) => break,
@@ -172,7 +177,7 @@ impl WriteQueue {
         self.first.take().into_iter().chain(std::mem::take(&mut self.rest))
     }
 
-    fn gather(&mut self, data: &[u8]) {
+    fn gather(&mut self, data: &[u8], spare: impl FnOnce() -> Vec<u8>) {
         let last = self.rest.back_mut().or(self.first.as_mut());
         if let Some(Piece::Gathered(last, _)) = last
             && last.len() < GATHER
@@ -184,7 +189,9 @@ impl WriteQueue {
             last.extend_from_slice(data);
             return;
         }
-        self.push_back(Piece::Gathered(data.to_vec(), 0));
+        let mut buffer = if data.len() < GATHER { spare() } else { Vec::new() };
+        buffer.extend_from_slice(data);
+        self.push_back(Piece::Gathered(buffer, 0));
     }
 
     fn push_back(&mut self, piece: Piece) {
@@ -201,7 +208,7 @@ impl WriteQueue {
         }
     }
 
-    fn advance(&mut self, py: Python<'_>, mut sent: usize, finished: &mut Vec<Piece>) {
+    fn advance(&mut self, py: Python<'_>, mut sent: usize, attempt: &mut Attempt) {
         while let Some(first) = &mut self.first {
             let rest = first.rest(py).len();
             if sent < rest {
@@ -209,8 +216,10 @@ impl WriteQueue {
                 return;
             }
             sent -= rest;
-            if let Some(piece @ Piece::Bytes(..)) = self.pop_front() {
-                finished.push(piece);
+            match self.pop_front() {
+                Some(Piece::Bytes(bytes, _)) => attempt.finished.push(bytes),
+                Some(Piece::Gathered(buffer, _)) => attempt.emptied = Some(buffer),
+                None => {}
             }
         }
     }

@@ -18,9 +18,9 @@ use pyo3::prelude::*;
 use super::flow_control::WaterMarks;
 use super::reading::is_not_ready;
 use super::sendfile::FileInProgress;
-use super::stream::{Borrow, Event, Kind, Phase, StreamTransport, after_eof};
+use super::stream::{Borrow, Event, Kind, Phase, State, StreamTransport, after_eof};
 use super::write_queue::{Data, WriteQueue};
-use crate::error::os_error;
+use crate::error::{ThinResult, os_error};
 use crate::event_loop::{Interest, Submission};
 use crate::ffi::call;
 use crate::imports::imports;
@@ -63,6 +63,20 @@ enum Operation {
     Waiting(Token),
 }
 
+/// How far sending got.
+enum Progress {
+    /// There was nothing to do, or the driver does it.
+    Nothing,
+    /// Everything has left.
+    Emptied,
+    /// The kernel takes no more for now.
+    Full,
+    /// The driver sent a part.
+    Unfinished,
+    /// It failed.
+    Failed(io::Error),
+}
+
 impl WriteSide {
     /// Whether everything has left.
     pub fn is_empty(&self) -> bool {
@@ -90,9 +104,21 @@ impl WriteSide {
     }
 }
 
+impl State {
+    /// Whether [`StreamTransport::after_sending`] would find something to do.
+    fn is_anything_due_after_sending(&self) -> bool {
+        let writing = &self.writing;
+        self.phase != Phase::Open
+            || writing.eof
+            || writing.marks.protocol_paused
+            || writing.file.is_active()
+            || writing.file.waiter().is_some()
+    }
+}
+
 impl StreamTransport {
     /// `write(data)`.
-    pub(super) fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
         slf.get().check_writes()?;
         Self::write_piece(slf, &Data::of(object)?)
     }
@@ -128,7 +154,8 @@ impl StreamTransport {
         {
             let mut transport = slf.state_mut();
             for piece in pieces.iter().filter(|piece| piece.len() > 0) {
-                let kept = transport.writing.queue.keep(piece, 0);
+                let kept =
+                    transport.writing.queue.keep(piece, 0, || slf.get().event_loop.get().spare_buffer());
                 transport.writing.size += kept;
             }
         }
@@ -186,7 +213,7 @@ impl StreamTransport {
                 }
             }
             if failed.is_none() && start < data.len() {
-                writing.size += writing.queue.keep(data, start);
+                writing.size += writing.queue.keep(data, start, || slf.get().event_loop.get().spare_buffer());
             }
             failed
         };
@@ -233,12 +260,13 @@ impl StreamTransport {
 
     /// Send what the turn gathered: through the driver where a batch of transports saves system calls, else
     /// directly.
-    pub fn flush(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<()> {
+    pub fn flush(slf: &Bound<'_, Self>, in_batch: bool) -> ThinResult<()> {
         slf.state_mut().writing.listed = false;
-        Ok(Self::run_as_event(slf, || Ok(Self::flush_listed(slf, in_batch)?))?)
+        let progress = Self::flush_listed(slf, in_batch);
+        Self::conclude_as_event(slf, progress)
     }
 
-    fn flush_listed(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<()> {
+    fn flush_listed(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<Progress> {
         let (event_loop, op) = {
             let mut transport = slf.state_mut();
             let socket = transport.descriptor.number();
@@ -246,53 +274,95 @@ impl StreamTransport {
             let event_loop = &slf.get().event_loop;
             let writing = &mut transport.writing;
             if writing.queue.is_empty() || writing.operation != Operation::Idle {
-                return Ok(());
+                return Ok(Progress::Nothing);
             }
             let by_driver = in_batch && is_socket && event_loop.get().is_completion_based();
             let buffer = if by_driver { writing.queue.take_only_buffer() } else { None };
             let op = buffer.map(|(buffer, start)| (Op::Send { socket, buffer, start }, start));
             (event_loop, op)
         };
-        let Some((op, start)) = op else { return Self::write_out(slf) };
+        let Some((op, start)) = op else { return Self::send(slf) };
         let interest = Interest::Writing(slf.clone().unbind());
         let submitted = event_loop.get().with_core(|core| core.submit(op, interest))?;
         match submitted {
             Submission::Pending(token) => {
                 slf.state_mut().writing.operation = Operation::Sending { token, start };
-                Ok(())
+                Ok(Progress::Nothing)
             }
             Submission::Done(Outcome::Sent { buffer, length }, _interest) => {
                 Self::note_sent(slf, buffer, start, length);
-                Self::write_out(slf)
+                Self::send(slf)
             }
-            Submission::Done(Outcome::Failed(error), _interest) => Self::write_failed(slf, error),
-            Submission::Done(..) => Ok(()),
+            Submission::Done(Outcome::Failed(error), _interest) => Ok(Progress::Failed(error)),
+            Submission::Done(..) => Ok(Progress::Nothing),
         }
     }
 
     /// Send directly whatever may be sent now, and ask to be told when there is room for the rest.
     pub(super) fn write_out(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let progress = Self::send(slf)?;
+        Self::conclude(slf, progress)
+    }
+
+    /// Send directly whatever may be sent now.
+    fn send(slf: &Bound<'_, Self>) -> PyResult<Progress> {
         let py = slf.py();
         Self::check_process(slf)?;
-        let (finished, sent) = {
+        let (attempt, is_empty) = {
             let mut transport = slf.state_mut();
             if transport.writing.operation != Operation::Idle || transport.writing.queue.is_empty() {
-                return Ok(());
+                return Ok(Progress::Nothing);
             }
             let (kind, descriptor) = (slf.get().kind, transport.descriptor.number());
             let attempt = transport.writing.queue.send(py, kind, descriptor);
             transport.writing.size -= attempt.sent;
-            (attempt.finished, attempt.result)
+            (attempt, transport.writing.queue.is_empty())
         };
-        drop(finished);
-        match sent {
-            Err(error) => Self::write_failed(slf, error),
-            Ok(()) if slf.state().writing.queue.is_empty() => Self::after_sending(slf),
-            Ok(()) => {
+        if let Some(buffer) = attempt.emptied {
+            slf.get().event_loop.get().keep_buffer(buffer);
+        }
+        for object in attempt.finished {
+            call::release(py, object);
+        }
+        Ok(match attempt.result {
+            Err(error) => Progress::Failed(error),
+            Ok(()) if is_empty => Progress::Emptied,
+            Ok(()) => Progress::Full,
+        })
+    }
+
+    /// Do what follows from sending; this is what may call Python.
+    fn conclude(slf: &Bound<'_, Self>, progress: Progress) -> PyResult<()> {
+        // A collection of garbage, which the context may need, may have ended the connection.
+        let is_lost = matches!(slf.state().phase, Phase::Lost | Phase::Closed);
+        match progress {
+            Progress::Nothing => Ok(()),
+            Progress::Full | Progress::Unfinished if is_lost => Ok(()),
+            Progress::Emptied => Self::after_sending(slf),
+            Progress::Full => {
                 Self::wait_for_room(slf)?;
                 Self::resume_protocol_if_drained(slf)
             }
+            Progress::Unfinished => {
+                Self::list(slf)?;
+                Self::resume_protocol_if_drained(slf)
+            }
+            Progress::Failed(error) => Self::write_failed(slf, error),
         }
+    }
+
+    /// As [`StreamTransport::conclude`], in the transport's context, which is not entered where nothing follows: that
+    /// costs as much as all the rest of a small write.
+    fn conclude_as_event(slf: &Bound<'_, Self>, progress: PyResult<Progress>) -> ThinResult<()> {
+        let is_over = match &progress {
+            Ok(Progress::Nothing) => true,
+            Ok(Progress::Emptied) => !slf.state().is_anything_due_after_sending(),
+            _ => false,
+        };
+        if is_over {
+            return Ok(());
+        }
+        Self::run_as_event(slf, || Ok(Self::conclude(slf, progress?)?))
     }
 
     pub(super) fn wait_for_room(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -317,8 +387,28 @@ impl StreamTransport {
         }
     }
 
+    /// The driver sent everything, and nothing follows from it: no event is needed, and the buffer is free. Else it comes
+    /// back as an error. Calls no Python.
+    pub fn note_sent_in_passing(
+        slf: &Bound<'_, Self>,
+        buffer: Vec<u8>,
+        length: usize,
+    ) -> Result<Vec<u8>, Vec<u8>> {
+        let mut transport = slf.state_mut();
+        let is_all = match transport.writing.operation {
+            Operation::Sending { start, .. } => start + length == buffer.len(),
+            Operation::Idle | Operation::Waiting(_) => false,
+        };
+        if !is_all || !transport.writing.queue.is_empty() || transport.is_anything_due_after_sending() {
+            return Err(buffer);
+        }
+        transport.writing.operation = Operation::Idle;
+        transport.writing.size -= length;
+        Ok(buffer)
+    }
+
     /// The driver sent.
-    pub(super) fn handle_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, length: usize) -> PyResult<()> {
+    pub(super) fn handle_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, length: usize) -> ThinResult<()> {
         let start = {
             let mut transport = slf.state_mut();
             match std::mem::take(&mut transport.writing.operation) {
@@ -332,18 +422,20 @@ impl StreamTransport {
         };
         Self::note_sent(slf, buffer, start, length);
         let is_empty = slf.state().writing.queue.is_empty();
-        if is_empty {
-            return Self::after_sending(slf);
-        }
-        Self::list(slf)?;
-        Self::resume_protocol_if_drained(slf)
+        let progress = if is_empty { Progress::Emptied } else { Progress::Unfinished };
+        Self::conclude_as_event(slf, Ok(progress))
     }
 
     fn note_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, start: usize, length: usize) {
-        let mut transport = slf.state_mut();
-        let writing = &mut transport.writing;
-        writing.size -= length;
-        writing.queue.put_back(buffer, start + length);
+        let emptied = {
+            let mut transport = slf.state_mut();
+            let writing = &mut transport.writing;
+            writing.size -= length;
+            writing.queue.put_back(buffer, start + length)
+        };
+        if let Some(buffer) = emptied {
+            slf.get().event_loop.get().keep_buffer(buffer);
+        }
     }
 
     /// There is room again.

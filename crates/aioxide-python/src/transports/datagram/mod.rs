@@ -61,7 +61,7 @@ pub enum Event {
 /// A datagram transport. `isinstance(transport, asyncio.DatagramTransport)` holds.
 #[pyclass(module = "aioxide", weakref, dict)]
 pub struct DatagramTransport {
-    event_loop: Py<EventLoop>,
+    pub(super) event_loop: Py<EventLoop>,
     context: Py<PyAny>,
     phase: Phase,
     descriptor: Descriptor,
@@ -383,16 +383,6 @@ impl DatagramTransport {
     }
 
     // DatagramTransport.
-
-    /// Send a datagram to an address, or to the remote address of the endpoint.
-    #[pyo3(signature = (data, addr=None))]
-    fn sendto(
-        slf: &Bound<'_, Self>,
-        data: &Bound<'_, PyAny>,
-        addr: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        Self::send_to(slf, data, addr)
-    }
 
     /// Close at once; what waits to be sent is lost.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {

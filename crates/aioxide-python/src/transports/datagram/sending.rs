@@ -116,7 +116,7 @@ enum Refusal {
 
 impl DatagramTransport {
     /// `sendto(data, addr)`.
-    pub(super) fn send_to(
+    pub fn send_to(
         slf: &Bound<'_, Self>,
         object: &Bound<'_, PyAny>,
         address: Option<&Bound<'_, PyAny>>,

@@ -79,7 +79,7 @@ pub struct Settings<'py> {
 /// A TLS connection. `isinstance(transport, asyncio.Transport)` holds.
 #[pyclass(module = "aioxide", weakref)]
 pub struct TlsTransport {
-    pub(super) event_loop: Py<EventLoop>,
+    pub(in crate::transports) event_loop: Py<EventLoop>,
     pub(super) engine: Py<Engine>,
     pub(super) lower: Option<Lower>,
     pub(super) protocol: Option<Protocol>,
@@ -466,12 +466,7 @@ impl TlsTransport {
         engine.get().incoming_size(slf.py())
     }
 
-    // WriteTransport.
-
-    /// Write bytes without blocking.
-    fn write(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        Self::write_data(slf, data)
-    }
+    // WriteTransport. `write` is in `transports/methods.rs`.
 
     /// Write several pieces of bytes.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {

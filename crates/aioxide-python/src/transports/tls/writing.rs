@@ -80,7 +80,7 @@ impl WriteSide {
 
 impl TlsTransport {
     /// `write(data)`.
-    pub(super) fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn write_data(slf: &Bound<'_, Self>, object: &Bound<'_, PyAny>) -> PyResult<()> {
         Self::check_process(slf)?;
         let data = Data::of(object)?;
         if data.len() == 0 {
@@ -147,7 +147,7 @@ impl TlsTransport {
     fn keep(slf: &Bound<'_, Self>, data: &Data<'_, '_>) {
         let mut connection = slf.borrow_mut();
         let writing = &mut connection.writing;
-        writing.size += writing.backlog.keep(data, 0);
+        writing.size += writing.backlog.keep(data, 0, Vec::new);
     }
 
     /// Whether anybody would get what is written; writing to a closed connection is logged now and then.
