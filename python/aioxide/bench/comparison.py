@@ -102,9 +102,10 @@ def as_data(
 
 
 def save(path: Path, data: dict[str, Any]) -> None:
-    """Write a file of JSON, with lists of numbers on one line each."""
+    """Write a file of JSON, with what has nothing more in it than numbers and words on one line each."""
     text = json.dumps(data, indent=1, default=str)
-    text = re.sub(r"\[[-\d.e,\s]+\]", lambda found: re.sub(r"\s+", " ", found.group()), text)
+    for flat in (r"\[[-\d.e,\s]+\]", r"\{[^{}]*\}"):
+        text = re.sub(flat, lambda found: re.sub(r"\s*\n\s*", " ", found.group()), text)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
 
