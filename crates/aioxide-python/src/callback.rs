@@ -94,7 +94,8 @@ impl Callback {
             Self::ThreadsafeHandle(handle) => ThreadsafeHandle::run(handle, event_loop),
             Self::Timer(handle) => TimerHandle::run(handle, event_loop),
             Self::SetTimer(handle) => {
-                EventLoop::schedule_timer(event_loop, handle);
+                EventLoop::schedule_timer(event_loop, &handle);
+                call::release(py, handle);
                 Ok(())
             }
             Self::TaskStep { step, context } => {

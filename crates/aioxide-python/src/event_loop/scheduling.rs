@@ -331,12 +331,13 @@ impl EventLoop {
     }
 
     /// Enter a timer into the heap. It is forgotten silently where the loop was closed meanwhile.
-    pub fn schedule_timer(event_loop: &Bound<'_, Self>, handle: Py<TimerHandle>) {
+    pub fn schedule_timer(event_loop: &Bound<'_, Self>, handle: &Py<TimerHandle>) {
         let py = event_loop.py();
         let deadline = deadline_of(handle.get().due(py));
-        let entry = handle.clone_ref(py);
-        let key = event_loop.get().with_core(|core| core.timers.insert(deadline, entry));
-        if let Ok(key) = key {
+        if let Ok(mut core) = event_loop.get().core.open()
+            && let Some(core) = &mut *core
+        {
+            let key = core.timers.insert(deadline, another_of(py, handle));
             handle.get().set_key(py, key);
         }
     }
@@ -387,7 +388,7 @@ fn set_timer(
     if this.core.is_foreign() {
         post(event_loop, Callback::SetTimer(handle.clone_ref(py)))?;
     } else {
-        EventLoop::schedule_timer(event_loop, handle.clone_ref(py));
+        EventLoop::schedule_timer(event_loop, &handle);
     }
     Ok(handle.into_any())
 }
