@@ -70,6 +70,9 @@ bench-redis: $(VENV)/.extension $(VENV)/.ecosystem $(VENV)/.rivals redis ## aiox
 bench-page: $(VENV)/.extension ## benchmarks/RESULTS.md from the saved runs beside it
 	$(BIN)/python benchmarks/write_results.py
 
+bench-requests: $(VENV)/.extension $(VENV)/.rivals ## instructions of a request to uvicorn and aiohttp, by library and loop, by valgrind
+	$(BIN)/python benchmarks/request_cost.py $(BENCH_FLAGS)
+
 check-cost: $(VENV)/.extension ## instructions per operation, counted by valgrind, against those in the repository
 	$(BIN)/python benchmarks/cost.py $(COST_FLAGS)
 
@@ -133,4 +136,4 @@ $(VENV)/.rivals: $(CREATED) tools/install_rivals.sh $(BENCH_REQUIREMENTS)
 .tools/bin/cargo-fuzz: | tools
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off cargo install --quiet --locked --root .tools cargo-fuzz@0.13.2
 
-.PHONY: help run test test-rust test-loom test-python test-all test-strict fuzz miri bench bench-redis bench-page bench-floor check-cost check check-rust check-python docs format clean tools redis postgresql
+.PHONY: help run test test-rust test-loom test-python test-all test-strict fuzz miri bench bench-redis bench-page bench-floor bench-requests check-cost check check-rust check-python docs format clean tools redis postgresql

@@ -20,21 +20,18 @@ import gc
 import json
 import os
 import platform
-import re
-import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
+import callgrind
+
 BASELINE = Path(__file__).with_name("cost_baseline.json")
 DRIVERS = ("uring", "epoll")
 COUNT = 2_000
-TIME_LIMIT = 600
-"""Seconds for one process: under valgrind all is fifty times slower."""
 
 
 async def call_soon(count: int) -> None:
@@ -131,16 +128,8 @@ def perform(operation: str, count: int) -> None:
 
 def instructions(driver: str, operation: str, count: int) -> int:
     """Count the instructions of a whole process."""
-    words = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    words += [sys.executable, __file__, "--perform", operation, str(count)]
-    variables = dict(os.environ) | {"AIOXIDE_DRIVER": driver, "PYTHONHASHSEED": "0"}
-    finished = subprocess.run(
-        words, env=variables, capture_output=True, text=True, timeout=TIME_LIMIT, check=False
-    )
-    collected = re.search(r"Collected : (\d+)", finished.stderr)
-    if finished.returncode or collected is None:
-        raise SystemExit(f"{operation} on {driver} cannot be counted:\n{finished.stderr.strip()}")
-    return int(collected.group(1))
+    words = [sys.executable, __file__, "--perform", operation, str(count)]
+    return callgrind.of_process(words, callgrind.environment(AIOXIDE_DRIVER=driver)).total()
 
 
 def per_operation() -> dict[str, float]:
@@ -167,7 +156,7 @@ def main() -> int:
     parser.add_argument("--update", action="store_true", help="make these counts the baseline")
     parser.add_argument("--tolerance", type=float, default=3, metavar="PER_CENT", help="of more work (3)")
     options = parser.parse_args()
-    if shutil.which("valgrind") is None:
+    if not callgrind.is_installed():
         print("valgrind is not installed: nothing is counted", file=sys.stderr)
         return 2
     baselines = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.exists() else {}

@@ -18,14 +18,12 @@ import gc
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import callgrind
 
 COUNT = 2_000
 ROWS = {
@@ -58,39 +56,10 @@ def perform(scenario: str, count: int, *, native: bool) -> None:
         loop.close()
 
 
-def by_library(lines: Iterator[str]) -> Counter[str]:
-    """Add up a callgrind file (valgrind's manual, "Callgrind Format Specification") by library."""
-    names: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    library = ""
-    is_call = False
-    for line in lines:
-        if named := re.match(r"c?ob=\((\d+)\)(?: (.*))?", line):
-            number, name = named.groups()
-            if name is not None:
-                names[number] = name
-            if line.startswith("ob="):
-                library = names[number]
-        elif line.startswith("calls="):
-            # The line after it says what the call cost, which is counted where it is spent.
-            is_call = True
-        elif re.match(r"[\d+*-]", line):
-            if not is_call:
-                counts[library] += int(line.split()[1])
-            is_call = False
-    return counts
-
-
 def instructions(scenario: str, count: int, *, native: bool) -> Counter[str]:
     """Count the instructions of a whole process."""
-    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as counted:
-        words = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={counted.name}"]
-        words += [sys.executable, __file__, "--perform", scenario, str(count), str(int(native))]
-        variables = dict(os.environ) | {"PYTHONHASHSEED": "0"}
-        finished = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
-        if finished.returncode:
-            raise SystemExit(f"{scenario} cannot be counted:\n{finished.stderr.strip()}")
-        return by_library(counted)
+    words = [sys.executable, __file__, "--perform", scenario, str(count), str(int(native))]
+    return callgrind.of_process(words, callgrind.environment())
 
 
 def measure(row: str, pool: ThreadPoolExecutor, *, native: bool) -> tuple[float, float]:
@@ -110,7 +79,7 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="ROWS", help="a regular expression")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save what was counted")
     options = parser.parse_args()
-    if shutil.which("valgrind") is None:
+    if not callgrind.is_installed():
         raise SystemExit("valgrind is not installed: nothing is counted")
     results = {}
     print(f"{'instructions per operation':<34} {'all':>7} {'our own':>8}  at most")
