@@ -30,7 +30,7 @@ def counting() -> Iterator[tuple[list[str], Iterable[str]]]:
         yield ["valgrind", "--tool=callgrind", f"--callgrind-out-file={counted.name}"], counted
 
 
-def environment(**more: str) -> Mapping[str, str]:
+def environment(**more: str) -> dict[str, str]:
     """Return this process's environment, where strings hash alike in every process."""
     return dict(os.environ) | {"PYTHONHASHSEED": "0"} | more
 

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import callgrind
-from aioxide.bench import cells, loops
+from aioxide.bench import cells, comparison, loops
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b"Hello, world!"
@@ -50,7 +50,7 @@ def ask(port: int, rounds: int) -> None:
 
 def instructions(chosen: loops.Candidate, server: str, rounds: int) -> Counter[str]:
     """Count the instructions of a server's whole life."""
-    variables = dict(callgrind.environment(**chosen.environment, BENCHMARK_FOLDER=str(Path(__file__).parent)))
+    variables = cells.environment(chosen) | {"BENCHMARK_CORES": ""}  # counts do not mind who shares a core
     with callgrind.counting() as (valgrind, counted):
         words = [*valgrind, *chosen.command("serve", server, "1")]
         with cells.started(words, variables) as program:
@@ -81,19 +81,15 @@ def measure(chosen: Sequence[loops.Candidate], server: str) -> None:
 def main() -> None:
     """Count the servers that were asked for."""
     parser = argparse.ArgumentParser(description="Count the instructions of a web server's request.")
-    parser.add_argument("--loops", metavar="NAMES", default=LOOPS, help=f"those installed of {LOOPS}")
+    parser.add_argument("--loops", metavar="NAMES", help=f"those installed of {LOOPS}")
     parser.add_argument("--servers", metavar="NAMES", default=SERVERS, help=SERVERS)
     options = parser.parse_args()
     if not callgrind.is_installed():
         raise SystemExit("valgrind is not installed: nothing is counted")
-    chosen = []
-    for name in options.loops.split(","):
-        try:
-            cells.describe(loops.candidate(name))
-        except cells.CellError as error:
-            print(f"{name} cannot be counted: {error}")
-        else:
-            chosen.append(loops.candidate(name))
+    os.environ["BENCHMARK_FOLDER"] = str(Path(__file__).resolve().parent)
+    known = loops.CANDIDATES if options.loops else loops.select(LOOPS, loops.CANDIDATES)
+    described = comparison.describe(options.loops, known)
+    chosen = [loops.candidate(loop["name"]) for loop in described if loop["available"]]
     print("instructions per request, by library")
     for server in options.servers.split(","):
         measure(chosen, server)

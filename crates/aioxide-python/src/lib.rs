@@ -22,9 +22,7 @@ mod _rust {
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
 
-    use crate::ffi::method::add_plain_method;
     use crate::ffi::{extension, free_list, reuse};
-    use crate::handle::CancelTimer;
 
     #[pymodule_export]
     use crate::awaitable::Awaitable;
@@ -72,13 +70,13 @@ mod _rust {
         reuse::install::<Handle>(module.py());
         reuse::install::<TimerHandle>(module.py());
         reuse::install::<ThreadsafeHandle>(module.py());
-        add_plain_method::<CancelTimer>(&module.py().get_type::<TimerHandle>())?;
         free_list::install::<Waiter>(module.py());
         let hooks = PyDict::new(module.py());
         hooks.set_item("after_in_child", wrap_pyfunction!(crate::loop_cell::count_fork, module)?)?;
         module.py().import("os")?.call_method("register_at_fork", (), Some(&hooks))?;
         Awaitable::add_slots(&module.py().get_type::<Awaitable>())?;
         Waiter::add_fast_methods(&module.py().get_type::<Waiter>())?;
+        crate::handle::add_fast_methods(module.py())?;
         crate::transports::methods::add_fast_methods(module.py())?;
         crate::streams::methods::add_to_readers(&module.py().get_type::<StreamReader>())?;
         crate::streams::methods::add_to_writers(&module.py().get_type::<StreamWriter>())?;

@@ -183,18 +183,17 @@ impl TupleMethod for CreateTask {
         if arguments.len() != 1 {
             return create_task_by_name(event_loop, arguments, keywords);
         }
+        let coroutine = arguments.get_borrowed_item(0)?;
         if this.has_native_tasks() {
             let mut options = tasks::task::Options::default();
             for (name, value) in keywords.iter().flat_map(|keywords| keywords.iter()) {
                 options.set(name.cast().map_err(PyErr::from)?, value)?;
             }
-            let coroutine = arguments.get_borrowed_item(0)?;
             return Ok(Task::spawn(event_loop, coroutine, options)?.into_any().unbind());
         }
         let py = event_loop.py();
         if this.has_task_factory.load(Ordering::Relaxed) {
             let keywords = keywords.map_or_else(|| PyDict::new(py), |keywords| keywords.to_owned());
-            let coroutine = arguments.get_borrowed_item(0)?;
             let method = intern!(py, "_create_task_with_factory");
             let made = call_method(
                 event_loop.as_any().as_borrowed(),

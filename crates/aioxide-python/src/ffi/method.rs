@@ -69,6 +69,13 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
     }
 
+    /// The only argument, of a method that takes one.
+    #[inline]
+    pub fn only(&self, method: &str) -> PyResult<&'a Borrowed<'a, 'py, PyAny>> {
+        self.no_keywords(method)?;
+        Ok(&self.exactly(method, 1)?[0])
+    }
+
     /// The value of the only keyword the method takes, an interned `name`, if it was given and is not None.
     #[inline]
     pub fn only_keyword(

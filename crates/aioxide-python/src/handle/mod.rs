@@ -23,11 +23,12 @@ pub use self::record::live_handles;
 use self::record::{Origins, Record};
 pub use self::running::{ends_the_loop, run, run_without_handle};
 pub use self::threadsafe::ThreadsafeHandle;
-pub use self::timer::{Cancel as CancelTimer, TimerHandle};
+pub use self::timer::TimerHandle;
 use crate::error::ThinResult;
 use crate::event_loop::EventLoop;
 use crate::ffi::collector::new_hidden;
 use crate::ffi::gil_cell::GilCell;
+use crate::ffi::method::add_plain_method;
 use crate::ffi::reuse::{Kept, Reused};
 
 /// What every handle is made of.
@@ -89,6 +90,11 @@ impl KeptHandles {
         self.timers.clear(py);
         self.threadsafe.clear(py);
     }
+}
+
+/// Add the methods that are called too often for PyO3's way of calling. Called once, at import.
+pub fn add_fast_methods(py: Python<'_>) -> PyResult<()> {
+    add_plain_method::<timer::Cancel>(&py.get_type::<TimerHandle>())
 }
 
 impl<T: Scheduled> Reused for T {

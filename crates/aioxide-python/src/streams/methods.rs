@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::reader::StreamReader;
+use super::reading::Request;
 use super::writer::StreamWriter;
 use crate::error::ThinResult;
 use crate::ffi::method::{Arguments, FastMethod, PlainMethod, add_method, add_plain_method};
@@ -36,9 +37,13 @@ impl FastMethod for Read {
         arguments.no_keywords("read")?;
         let most = match arguments.at_least("read", 0)? {
             [] => -1,
-            _ => arguments.exactly("read", 1)?[0].extract()?,
+            _ => arguments.exactly("read", 1)?[0].extract::<isize>()?,
         };
-        Ok(StreamReader::read(reader, most)?.into_any())
+        let request = match usize::try_from(most) {
+            Ok(most) => Request::Read(most),
+            Err(_) => Request::ReadAll(Vec::new()),
+        };
+        Ok(StreamReader::request(reader, "StreamReader.read", request)?.into_any())
     }
 }
 
@@ -52,9 +57,8 @@ impl FastMethod for ReadExactly {
     const DOCUMENTATION: &'static CStr = c"readexactly($self, n)\n--\n\nRead exactly `n` bytes; IncompleteReadError where the end comes before.";
 
     fn call(reader: &Bound<'_, StreamReader>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
-        arguments.no_keywords("readexactly")?;
-        let wanted = arguments.exactly("readexactly", 1)?[0].extract()?;
-        Ok(StreamReader::read_exactly(reader, wanted)?.into_any())
+        let request = Request::ReadExactly(arguments.only("readexactly")?.extract()?);
+        Ok(StreamReader::request(reader, "StreamReader.readexactly", request)?.into_any())
     }
 }
 
@@ -67,7 +71,7 @@ impl PlainMethod for ReadLine {
     const DOCUMENTATION: &'static CStr = c"readline($self, /)\n--\n\nRead a line with its end; what is there where the end of the stream comes before.";
 
     fn call(reader: &Bound<'_, StreamReader>) -> ThinResult<Py<PyAny>> {
-        Ok(StreamReader::read_line(reader)?.into_any())
+        Ok(StreamReader::request(reader, "StreamReader.readline", Request::ReadLine(0))?.into_any())
     }
 }
 
@@ -82,8 +86,7 @@ impl FastMethod for Write {
         c"write($self, data)\n--\n\nSend bytes, now or as soon as there is room.";
 
     fn call(writer: &Bound<'_, StreamWriter>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
-        arguments.no_keywords("write")?;
-        StreamWriter::write(writer, &arguments.exactly("write", 1)?[0])?;
+        StreamWriter::write(writer, arguments.only("write")?)?;
         Ok(writer.py().None())
     }
 }

@@ -190,28 +190,14 @@ impl StreamReader {
         drop(forgotten);
     }
 
-    fn request(slf: &Bound<'_, Self>, name: &'static str, request: Request) -> PyResult<Py<Awaitable>> {
+    /// What awaits an answer to a request; `name` is that of the method that made it.
+    pub(super) fn request(
+        slf: &Bound<'_, Self>,
+        name: &'static str,
+        request: Request,
+    ) -> PyResult<Py<Awaitable>> {
         let read = Operation::Read(Read::new(slf.clone().unbind(), request));
         Awaitable::new(slf.py(), name, Work::Stream(read))
-    }
-
-    /// `read(n)`.
-    pub(super) fn read(slf: &Bound<'_, Self>, n: isize) -> PyResult<Py<Awaitable>> {
-        let request = match usize::try_from(n) {
-            Ok(n) => Request::Read(n),
-            Err(_) => Request::ReadAll(Vec::new()),
-        };
-        Self::request(slf, "StreamReader.read", request)
-    }
-
-    /// `readexactly(n)`.
-    pub(super) fn read_exactly(slf: &Bound<'_, Self>, n: isize) -> PyResult<Py<Awaitable>> {
-        Self::request(slf, "StreamReader.readexactly", Request::ReadExactly(n))
-    }
-
-    /// `readline()`.
-    pub(super) fn read_line(slf: &Bound<'_, Self>) -> PyResult<Py<Awaitable>> {
-        Self::request(slf, "StreamReader.readline", Request::ReadLine(0))
     }
 }
 

@@ -614,9 +614,7 @@ impl FastMethod for SetResult {
         c"set_result($self, result, /)\n--\n\nMark the future done and set its result.";
 
     fn call(future: &Bound<'_, Future>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
-        let result = arguments.exactly("set_result", 1)?[0];
-        arguments.no_keywords("set_result")?;
-        Future::set_result(future, owned(&result))?;
+        Future::set_result(future, owned(arguments.only("set_result")?))?;
         Ok(future.py().None())
     }
 }

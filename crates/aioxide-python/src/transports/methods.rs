@@ -42,8 +42,7 @@ impl FastMethod for Write {
     const DOCUMENTATION: &'static CStr = c"write($self, data)\n--\n\nWrite bytes without blocking.";
 
     fn call(transport: &Bound<'_, StreamTransport>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
-        arguments.no_keywords("write")?;
-        let data = &arguments.exactly("write", 1)?[0];
+        let data = arguments.only("write")?;
         told(&transport.get().event_loop, || StreamTransport::write_data(transport, data))?;
         Ok(transport.py().None())
     }
@@ -73,8 +72,7 @@ impl FastMethod for WriteTls {
     const DOCUMENTATION: &'static CStr = c"write($self, data)\n--\n\nWrite bytes without blocking.";
 
     fn call(transport: &Bound<'_, TlsTransport>, arguments: &Arguments<'_, '_>) -> ThinResult<Py<PyAny>> {
-        arguments.no_keywords("write")?;
-        let data = &arguments.exactly("write", 1)?[0];
+        let data = arguments.only("write")?;
         let event_loop = transport.borrow().event_loop.clone_ref(transport.py());
         told(&event_loop, || TlsTransport::write_data(transport, data))?;
         Ok(transport.py().None())

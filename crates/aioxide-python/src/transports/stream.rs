@@ -319,10 +319,7 @@ impl StreamTransport {
 
     /// Handle an event; an error is one that must end the loop.
     pub fn handle_event(slf: &Bound<'_, Self>, event: Event) -> ThinResult<()> {
-        match event {
-            Event::Sent { buffer, length } => Self::handle_sent(slf, buffer, length),
-            event => Self::run_as_event(slf, || Ok(Self::dispatch(slf, event)?)),
-        }
+        Self::run_as_event(slf, || Ok(Self::dispatch(slf, event)?))
     }
 
     /// Run `body` in the transport's context. Its error is reported, unless it must end the loop.
@@ -345,7 +342,7 @@ impl StreamTransport {
             Event::ReadFailed(error) => Self::handle_read_failed(slf, error),
             Event::ReadingEnded => Self::handle_reading_ended(slf),
             Event::DeliverHeld => Self::deliver_held(slf),
-            Event::Sent { buffer, length } => Ok(Self::handle_sent(slf, buffer, length)?),
+            Event::Sent { buffer, length } => Self::handle_sent(slf, buffer, length),
             Event::WriteReady => Self::handle_write_ready(slf),
             Event::WriteMore => Self::write_out(slf),
             Event::WriteFailed(error) => Self::handle_write_failed(slf, error),

@@ -71,8 +71,6 @@ enum Progress {
     Emptied,
     /// The kernel takes no more for now.
     Full,
-    /// The driver sent a part.
-    Unfinished,
     /// It failed.
     Failed(io::Error),
 }
@@ -263,7 +261,13 @@ impl StreamTransport {
     pub fn flush(slf: &Bound<'_, Self>, in_batch: bool) -> ThinResult<()> {
         slf.state_mut().writing.listed = false;
         let progress = Self::flush_listed(slf, in_batch);
-        Self::conclude_as_event(slf, progress)
+        // The context is not entered where nothing follows: that costs as much as all the rest of a small write.
+        let is_over = match &progress {
+            Ok(Progress::Nothing) => true,
+            Ok(Progress::Emptied) => !slf.state().is_anything_due_after_sending(),
+            _ => false,
+        };
+        if is_over { Ok(()) } else { Self::run_as_event(slf, || Ok(Self::conclude(slf, progress?)?)) }
     }
 
     fn flush_listed(slf: &Bound<'_, Self>, in_batch: bool) -> PyResult<Progress> {
@@ -337,32 +341,14 @@ impl StreamTransport {
         let is_lost = matches!(slf.state().phase, Phase::Lost | Phase::Closed);
         match progress {
             Progress::Nothing => Ok(()),
-            Progress::Full | Progress::Unfinished if is_lost => Ok(()),
+            Progress::Full if is_lost => Ok(()),
             Progress::Emptied => Self::after_sending(slf),
             Progress::Full => {
                 Self::wait_for_room(slf)?;
                 Self::resume_protocol_if_drained(slf)
             }
-            Progress::Unfinished => {
-                Self::list(slf)?;
-                Self::resume_protocol_if_drained(slf)
-            }
             Progress::Failed(error) => Self::write_failed(slf, error),
         }
-    }
-
-    /// As [`StreamTransport::conclude`], in the transport's context, which is not entered where nothing follows: that
-    /// costs as much as all the rest of a small write.
-    fn conclude_as_event(slf: &Bound<'_, Self>, progress: PyResult<Progress>) -> ThinResult<()> {
-        let is_over = match &progress {
-            Ok(Progress::Nothing) => true,
-            Ok(Progress::Emptied) => !slf.state().is_anything_due_after_sending(),
-            _ => false,
-        };
-        if is_over {
-            return Ok(());
-        }
-        Self::run_as_event(slf, || Ok(Self::conclude(slf, progress?)?))
     }
 
     pub(super) fn wait_for_room(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -407,8 +393,8 @@ impl StreamTransport {
         Ok(buffer)
     }
 
-    /// The driver sent.
-    pub(super) fn handle_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, length: usize) -> ThinResult<()> {
+    /// The driver sent, and something follows: see [`StreamTransport::note_sent_in_passing`].
+    pub(super) fn handle_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, length: usize) -> PyResult<()> {
         let start = {
             let mut transport = slf.state_mut();
             match std::mem::take(&mut transport.writing.operation) {
@@ -422,8 +408,11 @@ impl StreamTransport {
         };
         Self::note_sent(slf, buffer, start, length);
         let is_empty = slf.state().writing.queue.is_empty();
-        let progress = if is_empty { Progress::Emptied } else { Progress::Unfinished };
-        Self::conclude_as_event(slf, Ok(progress))
+        if is_empty {
+            return Self::after_sending(slf);
+        }
+        Self::list(slf)?;
+        Self::resume_protocol_if_drained(slf)
     }
 
     fn note_sent(slf: &Bound<'_, Self>, buffer: Vec<u8>, start: usize, length: usize) {
